@@ -54,7 +54,7 @@ class AlignedSpace:
     spread
         How evenly points share what the columns, or for PWCCA the features, add.
     weight_of_points
-        The largest share that a direction which one point has nearly to itself has in the value.
+        The largest share in the value of a direction, or feature, in which one row stands out (leverage above .3).
     cumulants
         The skewness and the excess kurtosis of features, 0 of normal ones; for matching only.
     """
@@ -101,10 +101,10 @@ class AlignmentForm:
     by_rotations
         Returns these values for the random rotations of so many points from one number to another.
     has_rotations
-        Whether rotations of so many points speak for permutations of two spaces.
+        Whether values under rotations of so many points are distributed as those under permutations, approximately.
     by_permutations
         Returns the value, the same both ways, of each product of unit columns of all points. Chance comes from
-        permutations where rotations do not speak for them; without it, the measure's own function draws them.
+        permutations where that of rotations is another; without it, the measure's own function draws them.
     """
 
     prepare: Callable[[Rows, PointSets], AlignedSpace]
@@ -322,8 +322,10 @@ def _cumulants(columns: Float[np.ndarray, "points features"]) -> Float[np.ndarra
 
 
 # Of all pairs of features that are not constant, the root mean square of the skewness, and of the excess kurtosis, of
-# their correlation over permutations above which the expansion does not hold; and points below which it does not: the
-# values of few are too coarse.
+# their correlation over permutations above which the expansion does not hold; and points below which it does not, since
+# correlations of few have few values. Below these limits means were within .2 deviations of 1,000 permutations for some
+# 50 kinds of made data, and deviations within 10 %. At a kurtosis of .5 they were off by 1 and by a half, with 14 to 50
+# points by .4 and by a quarter.
 _MOST_SKEWNESS, _MOST_KURTOSIS, _FEWEST_POINTS = 0.3, 0.1, 100
 
 

@@ -236,21 +236,22 @@ def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransfo
 
 @dataclass(frozen=True)
 class Spread:
-    """How evenly points share what the rows of Z add.
+    """How evenly points share what the rows of Z = U D add.
 
     Parameters
     ----------
     concentration
         The `concentration` of Z Zᵀ.
     leverages
-        Of points with a direction nearly to themselves: their share in it, 0 to 1, less the mean, falling; none where
-        directions do not count alike.
+        Leverages of rows less their mean, those above .3, falling. If directions do not count alike: squared lengths of
+        rows, those above six times their mean.
     unevenness
-        Variance of the squared lengths of the rows, relative to the square of their mean; 0 if directions count alike.
+        Relative variance of the weights Σ_r d_r u_ir² of the rows; set to 0 if directions count alike, where `may_meet`
+        takes long rows into account.
     skewness
-        Of these squared lengths.
+        Of these weights.
     unevenness_of_normal
-        2‖ZᵀZ‖²/‖Z‖⁴: the unevenness of normal rows in these directions.
+        The relative variance of the weights of normal rows, 2 Σ d_r²/(Σ d_r)².
     """
 
     concentration: float
@@ -265,36 +266,44 @@ class Spread:
 MOST_LEVERAGE = 0.3
 
 
+# Squared length of a row, relative to the mean of all, above which it counts whether two of them meet.
+_LONG_ROW = 6
+
+
 def spread_of(basis: Float[np.ndarray, "points rank"], lengths: Float[np.ndarray, " rank"]) -> Spread:
     """Return the spread of the rows of an orthonormal basis, its directions at these lengths."""
     squares = np.square(basis)
-    energies, of_normal = squares @ lengths**4, float(2 * (lengths**4).sum() / np.square(lengths).sum() ** 2)
+    energies, of_normal = squares @ lengths**4, float(2 * np.square(lengths).sum() / lengths.sum() ** 2)
+    rows = squares @ lengths**2
     if not np.isin(lengths, (0, 1)).all():
-        return Spread(concentration(energies), np.empty(0), *unevenness_of(squares @ lengths**2), of_normal)
-    # What long rows add where they meet is known better there, see `may_meet`.
-    leverages = squares @ (lengths > 0)
-    leverages = np.sort(leverages - leverages.mean())[::-1]
+        long = np.sort(rows[rows > _LONG_ROW * rows.mean()])[::-1]
+        return Spread(concentration(energies), long, *unevenness_of(squares @ lengths), of_normal)
+    leverages = np.sort(rows - rows.mean())[::-1]
     return Spread(concentration(energies), leverages[leverages > MOST_LEVERAGE], 0.0, 0.0, of_normal)
 
 
-def unevenness_of(squared_lengths: Float[np.ndarray, " points"]) -> tuple[float, float]:
-    """Return the variance of squared lengths of rows, relative to the square of their mean, and their skewness."""
-    mean = squared_lengths.mean()
-    steps = squared_lengths / mean - 1 if mean > 0 else np.zeros_like(squared_lengths)
+def unevenness_of(weights: Float[np.ndarray, " points"]) -> tuple[float, float]:
+    """Return the variance of weights of rows, relative to the square of their mean, and their skewness."""
+    mean = weights.mean()
+    steps = weights / mean - 1 if mean > 0 else np.zeros_like(weights)
     variance = float(np.square(steps).mean())
     return variance, float((steps**3).mean() / variance**1.5) if variance > 1e-12 else 0.0
 
 
 def common_factor(source: Spread, target: Spread, n_points: int) -> CommonFactor:
-    """Return the factor of ‖ZᵧᵀPZₓ‖ over permutations of points P that rotations do not have.
+    """Return the factor of sums of singular values over permutations of points that rotations do not have.
 
-    Where the lengths of rows differ, all products are larger if long rows meet: ‖ZᵧᵀPZₓ‖² has the sum
-    Σ_i k_ii l_π(i)π(i), K and L the inner products of rows. Its relative variance is the product of those of k_ii and
-    l_ii over n, of which rotations have that of normal rows.
+    Where rows differ in length, all products are larger if long rows meet. The squared norm of the product with a
+    direction u of the other space is Σ_i u_i² l_π(i) on average, l the squared lengths of rows: over permutations its
+    relative variance is var(u²) var(l)/(n − 1). A sum of singular values has each direction with a weight of about its
+    length, and the roots of these norms. Normal rows, of which rotations are, have their part of it already. For the
+    largest correlations of features, which all count alike, weights are squared lengths of rows.
     """
     of_rows = source.unevenness * target.unevenness
     variance = max(of_rows - source.unevenness_of_normal * target.unevenness_of_normal, 0.0) / n_points
-    return CommonFactor(float(np.sqrt(variance)) / 2, source.skewness * target.skewness / float(np.sqrt(n_points)))
+    # The root of 1 + δ has half the deviation of δ, and to first order its skewness less 1.5 deviations.
+    deviation = float(np.sqrt(variance)) / 2
+    return CommonFactor(deviation, source.skewness * target.skewness / float(np.sqrt(n_points)) - 3 * deviation)
 
 
 def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
@@ -383,10 +392,10 @@ def moments_of_nuclear_norm(
 ) -> MomentArrays:
     """Return the moments of ‖ZᵧᵀP Zₓ‖_* over permutations P, by random rotations in n − 1 dimensions.
 
-    ``source``, ``target``: the lengths of the directions of both. ``factor``: see `common_factor`.
-    Against 3,000 permutations of ten pairs the mean was
-    within .1 deviations and the deviation within 5 %. Where ``found`` lies 10 deviations beyond the mean of 10
-    rotations these are all: the mean is then known to a third of a deviation, p is that of a Student's t.
+    ``source``, ``target``: the lengths of the directions of both. ``factor``: see `common_factor`. Where ``found`` lies
+    10 deviations beyond the mean of 10 rotations these are all: the mean is then known to a third of a deviation, p is
+    that of a Student's t. Against 3,000 permutations of ten pairs of layers the mean was within .1 deviations and the
+    deviation within 5 %; of two spaces with a far class of a tenth of the points, the mean is off by .2.
     """
     ours, theirs = source[source > 0], target[target > 0]
     is_whitened = bool((ours == 1).all() and (theirs == 1).all())

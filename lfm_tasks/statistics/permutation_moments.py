@@ -176,7 +176,10 @@ class _DirectedGraphs:
 
 @dataclass(frozen=True)
 class CommonFactor:
-    """Deviation and skewness of a factor of mean 1 that all products of a pair have in common over permutations."""
+    """Deviation and skewness of a factor of mean 1 that multiplies every singular value, or correlation, of a pair.
+
+    One permutation of the points has one factor.
+    """
 
     deviation: float
     skewness: float
@@ -189,8 +192,8 @@ NO_FACTOR = CommonFactor(0.0, 0.0)
 class MomentArrays:
     """Mean, standard deviation and skewness over all n! permutations, of many pairs.
 
-    ``spectra``: what far tails follow from; None where the three moments have to do. ``n_draws``: of how few draws the
-    moments are, if they are not known any better: the tail is then a Student's t; 0 where they are.
+    ``spectra``: what far tails follow from; None where the three moments have to do. ``n_draws``: how many draws the
+    moments are of if these are few, so that the tail is that of a Student's t; else 0.
     """
 
     mean: Float[np.ndarray, "*pairs"]
@@ -223,7 +226,7 @@ class MomentArrays:
         return MomentArrays(mean, deviation, skewness, n_draws=np.full(mean.shape, len(drawn) if are_few else 0))
 
     def are_far(self, found: Float[np.ndarray, "*pairs"]) -> bool:
-        """Return whether all lie ten deviations beyond the mean, and more where a long tail is known."""
+        """Return whether all lie 10 (1 + skewness) deviations beyond the mean, 10 if the skewness is not positive."""
         least = FAR * self.deviation * (1 + np.maximum(self.skewness, 0))
         return bool((np.abs(found - self.mean) > least).all())
 

@@ -31,8 +31,8 @@ def score_alignments(
 ) -> tuple[Float[np.ndarray, "pairs 2 statistics"], dict[str, DataError]]:
     """Return the statistics of each (source, target), and back, and why a space has none, by key.
 
-    Where points are in groups or strata, or both spaces live on few points, chance comes from permutations. Without it
-    there if the form has no permutations of its own.
+    Chance comes from permutations where points are in groups or strata, or where rotations are distributed otherwise
+    (few points, skewed features, rows that stand out in both spaces). Without it there if the form has no permutations.
     """
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)

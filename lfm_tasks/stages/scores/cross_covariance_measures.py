@@ -164,10 +164,11 @@ def _cross(
     )
     n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
     moments, is_concentrated = None, live_on_few(source.spread, target.spread, n_points)
-    if has_chance:
+    # Where it is, permutations are drawn, and moments would not be looked at.
+    if has_chance and not is_concentrated:
         factor = common_factor(source.spread, target.spread, n_points)
         lengths = of_source.lengths, of_target.lengths
         moments = moments_of_nuclear_norm(*lengths, n_points, float(nuclear[0]), factor)
         beyond = float(nuclear[0] - moments.mean[0] - FAR * moments.deviation[0])
-        is_concentrated |= may_meet(source.spread, target.spread, n_points, beyond)
+        is_concentrated = may_meet(source.spread, target.spread, n_points, beyond)
     return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)
