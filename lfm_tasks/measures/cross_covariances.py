@@ -349,9 +349,10 @@ def stretched_products(
 ) -> Float[np.ndarray, "sets target_directions source_directions"]:
     """Return ZᵧᵀZₓ on each set of points, up to rotations of both."""
     if source.transforms is None or target.transforms is None:
-        stretched = target.lengths[:, None] * products * source.lengths
+        stretched = products * np.outer(target.lengths, source.lengths)
         # Where all rows of a set are the same, their products are rounding.
-        return np.asarray(stretched * ((source.norms > 0) & (target.norms > 0))[:, None, None])
+        stretched[(source.norms == 0) | (target.norms == 0)] = 0
+        return stretched
     return np.asarray(np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms)
 
 
