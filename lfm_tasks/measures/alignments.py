@@ -175,12 +175,19 @@ def _projection_weighted(
     products: Corners, source: AlignedSpace, target: AlignedSpace, places: Sequence[int]
 ) -> Float[np.ndarray, "products 2"]:
     values = np.full((len(products), 2), np.nan)
-    for index, (product, place) in enumerate(zip(products, places, strict=True)):
-        crossed = target.transforms[place].T @ product @ source.transforms[place]
-        if crossed.size:
-            theirs, correlations, ours = principal_directions(crossed)
-            values[index, 0] = _weighted(correlations, ours, source.loads[place])
-            values[index, 1] = _weighted(correlations, theirs, target.loads[place])
+    ours, theirs = ([space.transforms[place] for place in places] for space in (source, target))
+    # Directions of a half that are not there are missing: those of like sizes together, mostly all.
+    sizes = [(first.shape[1], second.shape[1]) for first, second in zip(ours, theirs, strict=True)]
+    for size in dict.fromkeys(sizes):
+        if min(size) == 0:
+            continue
+        some = [index for index, other in enumerate(sizes) if other == size]
+        to_source, to_target = (np.stack([transforms[index] for index in some]) for transforms in (ours, theirs))
+        crossed = np.swapaxes(to_target, 1, 2) @ products[some] @ to_source
+        target_directions, correlations, source_directions = principal_directions(crossed)
+        of_source, of_target = (np.stack([space.loads[places[index]] for index in some]) for space in (source, target))
+        values[some, 0] = _weighted(correlations, source_directions, of_source)
+        values[some, 1] = _weighted(correlations, target_directions, of_target)
     return values
 
 
@@ -189,24 +196,30 @@ _SMALL = 1e-5
 
 
 def principal_directions(
-    crossed: Corner,
-) -> tuple[Float[np.ndarray, "pairs target"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
-    """Return the singular vectors, as rows, and values of a product: by its squares, half the time of an SVD."""
-    is_tall = crossed.shape[0] >= crossed.shape[1]
-    wide = crossed.T if is_tall else crossed
-    squares, directions = np.linalg.eigh(wide @ wide.T.copy())
-    if not squares[0] > _SMALL**2 * squares[-1]:
-        left, values, right = np.linalg.svd(crossed, full_matrices=False)
-        return left.T, values, right
-    values, ours = np.sqrt(squares), directions.T
-    theirs = ours @ wide / values[:, None]
+    crossed: Corners,
+) -> tuple[
+    Float[np.ndarray, "products pairs target"],
+    Float[np.ndarray, "products pairs"],
+    Float[np.ndarray, "products pairs source"],
+]:
+    """Return the singular vectors, as rows, and values of products: by their squares, half the time of an SVD."""
+    is_tall = crossed.shape[1] >= crossed.shape[2]
+    wide = np.swapaxes(crossed, 1, 2) if is_tall else crossed
+    squares, directions = np.linalg.eigh(wide @ np.swapaxes(wide, 1, 2).copy())
+    is_rough = ~(squares[:, 0] > _SMALL**2 * squares[:, -1])
+    values, ours = np.sqrt(np.maximum(squares, 0)), np.swapaxes(directions, 1, 2)
+    theirs = ours @ wide / np.where(is_rough[:, None], 1, values)[:, :, None]
+    if is_rough.any():
+        left, values[is_rough], theirs[is_rough] = np.linalg.svd(wide[is_rough], full_matrices=False)
+        ours = np.array(ours)
+        ours[is_rough] = np.swapaxes(left, 1, 2)
     return (theirs, values, ours) if is_tall else (ours, values, theirs)
 
 
 def _weighted(
     correlations: Float[np.ndarray, "*draws pairs"],
     directions: Float[np.ndarray, "*draws pairs rank"],
-    loads: Float[np.ndarray, "rank features"],
+    loads: Float[np.ndarray, "*any rank features"],
 ) -> Float[np.ndarray, "*draws"]:
     weights = np.abs(directions @ loads).sum(axis=-1)
     return np.asarray(np.vecdot(weights, np.clip(correlations, 0, 1)) / weights.sum(axis=-1))
