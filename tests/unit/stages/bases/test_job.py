@@ -93,9 +93,10 @@ def test_inaccurate_basis__is_refused(facts: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("n_landmarks", [None, 40])
 def test_bases_of_halves__are_those_of_the_halves_alone(n_landmarks: int | None) -> None:
-    halves, method = halves_of(IDS), BasisMethod(GRAPH, "exact", 10, 6, n_landmarks)
+    # The sixth eigenvalue of 20 landmarks may be too near to 1 to be extended.
+    halves, method = halves_of(IDS), BasisMethod(GRAPH, "exact", 10, 5, n_landmarks)
     of_halves = bases_of_halves(lambda: iter([ROWS[:50], ROWS[50:]]), IDS, method, halves)
-    assert (of_halves.shape, of_halves.dtype) == ((2, 120, 6), np.float32)
+    assert (of_halves.shape, of_halves.dtype) == ((2, 120, 5), np.float32)
     for split, second in enumerate(halves):
         for half in (~second, second):
             rows = ROWS[half]

@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"9","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "2058b98cf443543c8fe5204cfe6393dba4fa21130a015be3836db8f578382af9"
+    # printf '{"convention":"10","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "8bfc4e3d8a2cefcdb134ad4176c97a8cd70bda0c317787599873032e64656e41"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
