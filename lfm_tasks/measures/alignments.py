@@ -29,11 +29,9 @@ from lfm_tasks.measures.cross_covariances import (
     unevenness_of,
 )
 from lfm_tasks.measures.point_matrices import PointSets, centered
-from lfm_tasks.statistics.permutation_moments import CommonFactor, MomentArrays, concentration, row_energies
-from lfm_tasks.statistics.resampling import FEW_DRAWS
+from lfm_tasks.statistics.permutation_moments import concentration, row_energies
 
 Rows = Float[np.ndarray, "points features"]
-Corner = Float[np.ndarray, "target source"]
 Corners = Float[np.ndarray, "products target source"]
 
 
@@ -112,26 +110,6 @@ class AlignmentForm:
     by_rotations: Callable[[int, AlignedSpace, AlignedSpace, tuple[int, int]], Float[np.ndarray, "draws 2"]]
     has_rotations: Callable[[int, AlignedSpace, AlignedSpace], bool]
     by_permutations: Callable[[Corners], Float[np.ndarray, " products"]] | None = None
-
-
-def moments_by_rotations(
-    draw: Callable[[tuple[int, int]], Float[np.ndarray, "draws 2"]],
-    n_many: int,
-    found: Float[np.ndarray, " 2"],
-    factor: CommonFactor,
-) -> MomentArrays:
-    """Return the moments of both directions over permutations of the points, by random rotations in n − 1 dimensions.
-
-    ``draw`` returns the values of some. Where both of ``found`` lie 10 deviations beyond the mean of 10 rotations these
-    are all, as in `cross_covariances.moments_of_nuclear_norm`. ``factor``: see `common_factor`.
-    """
-    drawn = np.empty((0, 2))
-    for n_rotations in (FEW_DRAWS, n_many):
-        drawn = np.concatenate([drawn, draw((len(drawn), n_rotations))])
-        moments = MomentArrays.of_draws(drawn, factor)
-        if moments.are_far(found):
-            break
-    return moments
 
 
 def permuted_products(

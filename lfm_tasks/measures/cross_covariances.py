@@ -401,16 +401,34 @@ def moments_of_nuclear_norm(
     ours, theirs = source[source > 0], target[target > 0]
     is_whitened = bool((ours == 1).all() and (theirs == 1).all())
     sizes = n_points, len(ours), len(theirs)
-    n_many = most_rotations(*sizes)
-    norms = np.empty(0)
-    for n_rotations in (FEW_DRAWS, n_many):
+    lengths = np.outer(theirs, ours)
+
+    def draw(numbers: tuple[int, int]) -> Float[np.ndarray, "draws 1"]:
+        first, n_rotations = numbers
         if is_whitened:
-            norms = _norms_of_corners(*sizes, n_rotations)
-        else:
-            corners, lengths = corners_from(*sizes, len(norms), n_rotations), np.outer(theirs, ours)
-            norms = np.concatenate([norms, *(_rough_nuclear_norms(lengths * some) for some in corners)])
-        moments = MomentArrays.of_draws(norms[:, None], factor)
-        if moments.are_far(np.array([found])):
+            return _norms_of_corners(*sizes, n_rotations)[first:, None]
+        corners = corners_from(*sizes, first, n_rotations)
+        return np.concatenate([_rough_nuclear_norms(lengths * some) for some in corners])[:, None]
+
+    return moments_by_rotations(draw, most_rotations(*sizes), np.array([found]), factor)
+
+
+def moments_by_rotations(
+    draw: Callable[[tuple[int, int]], Float[np.ndarray, "draws values"]],
+    n_many: int,
+    found: Float[np.ndarray, " values"],
+    factor: CommonFactor,
+) -> MomentArrays:
+    """Return the moments of values over permutations of the points, by random rotations in n − 1 dimensions.
+
+    ``draw`` returns the values of the rotations from one number to another. Where all ``found`` are far beyond the mean
+    of 10 rotations (`MomentArrays.are_far`), these are all. ``factor``: see `common_factor`.
+    """
+    drawn = np.empty((0, len(found)))
+    for n_rotations in (FEW_DRAWS, n_many):
+        drawn = np.concatenate([drawn, draw((len(drawn), n_rotations))])
+        moments = MomentArrays.of_draws(drawn, factor)
+        if moments.are_far(found):
             break
     return moments
 

@@ -9,8 +9,14 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, moments_by_rotations, permuted_products
-from lfm_tasks.measures.cross_covariances import common_factor, cross_products, may_meet, most_rotations
+from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, permuted_products
+from lfm_tasks.measures.cross_covariances import (
+    common_factor,
+    cross_products,
+    may_meet,
+    moments_by_rotations,
+    most_rotations,
+)
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
