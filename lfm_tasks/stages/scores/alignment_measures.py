@@ -67,8 +67,7 @@ def score_alignments(
                 continue
             found[index] = _align(form, source, target, permutations)
         if found:
-            widths = [max(spaces.rows[key].shape[1] for key in pairs[index]) for index in found]
-            least = np.array([measure.least_points(width) for width in widths])
+            least = spaces.least_points(measure, [pairs[index] for index in found])
             values[list(found)] = _statistics(measure, sets, list(found.values()), least)
     is_turned = [first != pair[0] for (first, _), pair in zip(ordered, pairs, strict=True)]
     values[is_turned] = values[is_turned][:, ::-1]

@@ -75,8 +75,7 @@ def score_cross_covariances(
                 crossed = crossed.in_units(*(order_of(spaces.rows[key]) for key in pair))
             found[index] = crossed
         if found:
-            widths = [max(spaces.rows[key].shape[1] for key in pairs[index]) for index in found]
-            least = np.array([measure.least_points(width) for width in widths])
+            least = spaces.least_points(measure, [pairs[index] for index in found])
             values[list(found)] = _statistics(measure, form, sets, list(found.values()), least)
             concentrated[list(found)] = [crossed.is_concentrated for crossed in found.values()]
     values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan

@@ -4,7 +4,7 @@ Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and s
 halves from the same pass; chance in closed form.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import comb
@@ -65,6 +65,11 @@ class SpacesOnPoints:
         """Return the key under which the sums of one space for one measure are kept; None: they are not kept."""
         return None if self.address is None else (*self.address, name, key, has_moments)
 
+    def least_points(self, measure: Measure, pairs: Iterable[tuple[str, str]]) -> Int[np.ndarray, " pairs"]:
+        """Return the points that a half needs for each pair; see `Measure.least_points`."""
+        widths = [max(self.rows[key].shape[1] for key in pair) for pair in pairs]
+        return np.array([measure.least_points(width) for width in widths], dtype=int)
+
 
 @dataclass(frozen=True)
 class FamilyScores:
@@ -99,9 +104,7 @@ def score_family(
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
     usable = [index for index, pair in enumerate(pairs) if not set(pair) & scored.refused.keys()]
     of_value = of_value or np.asarray
-    least = np.array(
-        [measure.least_points(max(spaces.rows[key].shape[1] for key in pairs[index])) for index in usable], dtype=int
-    )
+    least = spaces.least_points(measure, [pairs[index] for index in usable])
     values[usable] = pair_statistics(
         of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets, least
     )

@@ -53,7 +53,7 @@ def score_traces(
         of_one = _bytes_of_one(measure, sets, max((ranks[i] for i in indices), default=1), is_stretched)
         for places in prepared.pairs_by_tile([ordered[i] for i in indices], of_one):
             for index in (indices[place] for place in places):
-                least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
+                least = spaces.least_points(measure, [ordered[index]])
                 try:
                     first, second = map(prepared.of, ordered[index])
                 except DataError:
