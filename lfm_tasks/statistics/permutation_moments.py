@@ -217,11 +217,13 @@ class MomentArrays:
     def of_draws(drawn: Float[np.ndarray, "draws pairs"], factor: CommonFactor = NO_FACTOR) -> "MomentArrays":
         """Return the moments of what was drawn times a factor: of a few draws, no better than these know them."""
         mean = drawn.mean(axis=0)
-        by_factor = mean * factor.deviation
-        deviation = np.hypot(drawn.std(axis=0), by_factor)
-        are_few, are_many = len(drawn) <= FEW_DRAWS, len(drawn) >= _FEWEST_FOR_SKEWNESS
+        steps, by_factor = drawn - mean, mean * factor.deviation
+        deviation = np.sqrt(np.square(steps).mean(axis=0) + by_factor**2)
+        are_few = len(drawn) <= FEW_DRAWS
         is_spread = deviation > 1e-9 * np.abs(mean)
-        third = ((drawn - mean) ** 3).mean(axis=0) * are_many + by_factor**3 * factor.skewness
+        third = by_factor**3 * factor.skewness
+        if len(drawn) >= _FEWEST_FOR_SKEWNESS:
+            third = third + (steps**3).mean(axis=0)
         skewness = third / np.where(is_spread, deviation, 1) ** 3 * is_spread
         return MomentArrays(mean, deviation, skewness, n_draws=np.full(mean.shape, len(drawn) if are_few else 0))
 

@@ -160,27 +160,30 @@ class _Permutations:
     def products(
         self, source: AlignedSpace, target: AlignedSpace
     ) -> Iterator[Float[np.ndarray, "permutations target_columns source_columns"]]:
-        """Yield the products of two spaces under permutations of the points of the second: the first ones, the others.
+        """Yield the products of two spaces under permutations of the points of the second, ten at a time.
 
-        Where the first take too much memory, one after another.
+        Where ten take too much memory, one after another.
         """
-        n_first = min(FEW_DRAWS, self.null.n_permutations)
-        if n_first * target.narrow_rows.nbytes > MOST_PERMUTED:
-            n_first = 0
-        else:
-            yield permuted_products(source.narrow_rows, self._first(target, n_first), n_first)
-        for draw in range(n_first, self.null.n_permutations):
-            yield permuted_products(source.narrow_rows, target.narrow_rows[self.of(draw)], 1)
+        n_together = FEW_DRAWS if FEW_DRAWS * target.narrow_rows.nbytes <= MOST_PERMUTED else 1
+        for first in range(0, self.null.n_permutations, n_together):
+            draws = range(first, min(first + n_together, self.null.n_permutations))
+            are_first = first == 0 and n_together > 1
+            permuted = self._first(target, draws) if are_first else self._permuted(target, draws)
+            yield permuted_products(source.narrow_rows, permuted, len(draws))
 
-    def _first(self, target: AlignedSpace, n_first: int) -> Float[np.ndarray, "points permuted_columns"]:
-        """Return the first permutations of a target, side by side."""
+    def _permuted(self, target: AlignedSpace, draws: range) -> Float[np.ndarray, "points permuted_columns"]:
+        """Return some permutations of a target, side by side."""
+        n_points, width = target.narrow_rows.shape
+        permuted = np.empty((n_points, len(draws), width), dtype=np.float32)
+        for place, draw in enumerate(draws):
+            permuted[:, place] = target.narrow_rows[self.of(draw)]
+        return permuted.reshape(n_points, -1)
+
+    def _first(self, target: AlignedSpace, draws: range) -> Float[np.ndarray, "points permuted_columns"]:
+        """Return the first permutations of a target."""
         if self._latest is None or self._latest[0] is not target:
             self._latest = None
-            n_points, width = target.narrow_rows.shape
-            permuted = np.empty((n_points, n_first, width), dtype=np.float32)
-            for draw in range(n_first):
-                permuted[:, draw] = target.narrow_rows[self.of(draw)]
-            self._latest = target, permuted.reshape(n_points, -1)
+            self._latest = target, self._permuted(target, draws)
         return self._latest[1]
 
 

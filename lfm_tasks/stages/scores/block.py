@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
+from lfm_tasks.stages.inventory.correspondence import (
+    Correspondence,
+    ExchangeabilityGroups,
+    Resampling,
+    common_ids,
+    resampling,
+)
+from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.pair_runs import n_pairs_of_runs, pairs_of_runs, runs_of_pairs
 from lfm_tasks.statistics.far_tails import far_shares
 from lfm_tasks.statistics.permutation_moments import MomentArrays
@@ -95,9 +102,35 @@ class BlockJob:
         """The keys of both bases of each pair."""
         return tuple((self.bases[first], self.bases[second]) for first, second in self.sides.tolist())
 
+    def ids_key(self, key: str) -> str:
+        """Return the digest of the ids of a basis."""
+        return _ids_key(self.store, self.activations[key])
+
+    def ids(self, key: str) -> Shaped[np.ndarray, " points"]:
+        """Return the ids of a basis; bases on the same points share one array."""
+        return kept((self.store.root, "ids", self.ids_key(key)), partial(_read_ids, self.store, key))
+
+    def n_common(self, first: str, second: str) -> int:
+        """Return how many ids two bases share."""
+        if self.ids_key(first) == self.ids_key(second):
+            return len(self.ids(first))
+        return len(common_ids(self.ids(first), self.ids(second))[0])
+
     def some(self, pairs: Sequence[int]) -> "BlockJob":
         """Return the job of some of the pairs, given by their indices."""
         return replace(self, runs=runs_of_pairs(self.sides[pairs]))
+
+
+@lru_cache(maxsize=1 << 16)
+def _ids_key(store: UnitStore, activations: str) -> str:
+    return str(store.receipt("activations", activations).facts["ids"])
+
+
+def _read_ids(store: UnitStore, key: str) -> Shaped[np.ndarray, " points"]:
+    with store.open("bases", key) as unit:
+        ids = unit.read("ids")
+    ids.setflags(write=False)
+    return ids
 
 
 def reads_activations(correspondence: Correspondence, measures: Collection[str]) -> bool:

@@ -2,11 +2,10 @@
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 from cachetools import LRUCache
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
@@ -28,16 +27,14 @@ from lfm_tasks.spectral.maps.descriptors import (
     landmark_heat_coefficients,
     unit_descriptors,
 )
-from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, common_ids, read_labels
+from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, load_space
 from lfm_tasks.statistics.resampling import Exchange, rows_by_value
-from lfm_tasks.stores.units.store import UnitStore
 
-# What blocks share in one process: 70 KB a space at 50 eigenpairs and 64 descriptors; lists of ids, most often one.
+# What blocks share in one process: 70 KB a space at 50 eigenpairs and 64 descriptors.
 # Content addresses are part of the keys: no entry is ever out of date.
 _SOURCES: LRUCache[Hashable, TileSource] = LRUCache(1 << 28, getsizeof=lambda source: source.nbytes)
-_IDS: LRUCache[Hashable, np.ndarray] = LRUCache(1 << 26, getsizeof=lambda ids: ids.nbytes)
 
 
 @dataclass(frozen=True)
@@ -47,33 +44,13 @@ class DescriptorCache:
     job: BlockJob
     _labeled: dict[str, LoadedSpace] = field(default_factory=dict)
 
-    def ids_key(self, key: str) -> str:
-        """Return the digest of the ids of a basis."""
-        return _ids_key(self.job.store, self.job.activations[key])
-
-    def ids(self, key: str) -> Shaped[np.ndarray, " points"]:
-        """Return the ids of a basis; those on the same points share one array."""
-        ids: np.ndarray | None = _IDS.get(self.ids_key(key))
-        if ids is None:
-            with self.job.store.open("bases", key) as unit:
-                ids = unit.read("ids")
-            if ids.nbytes <= _IDS.maxsize:
-                _IDS[self.ids_key(key)] = ids
-        return ids
-
-    def n_common(self, first: str, second: str) -> int:
-        """Return how many ids two bases share."""
-        if self.ids_key(first) == self.ids_key(second):
-            return len(self.ids(first))
-        return len(common_ids(self.ids(first), self.ids(second))[0])
-
     def known(self, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
         """Return anchors' rows on both sides, or the common classes twice, or one number for all signatures.
 
         It depends on the two lists of ids only. DataError as `anchors_of_pair`, and for ids without a label.
         """
         if self.job.correspondence.regime == "anchors":
-            anchors = anchors_of_pair(self.job.correspondence, self.ids(first), self.ids(second))
+            anchors = anchors_of_pair(self.job.correspondence, self.job.ids(first), self.job.ids(second))
             return anchors.source, anchors.target
         if self.job.correspondence.regime == "labels":
             common = np.intersect1d(self._with_labels(first).classes, self._with_labels(second).classes)
@@ -121,11 +98,6 @@ class DescriptorCache:
         return self._labeled[key]
 
 
-@lru_cache(maxsize=1 << 16)
-def _ids_key(store: UnitStore, activations: str) -> str:
-    return str(store.receipt("activations", activations).facts["ids"])
-
-
 @dataclass(frozen=True)
 class DirectedPairs:
     """Directed pairs: pair and direction, where their scores go; source and target, by their numbers in ``spaces``.
@@ -161,12 +133,12 @@ def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
     spaces = DescriptorCache(job)
     # Places among the bases of this part, in the order of ``keys``.
     sides = np.unique(job.sides, return_inverse=True)[1].reshape(-1, 2)
-    lists = np.unique([spaces.ids_key(key) for key in keys], return_inverse=True)[1]
+    lists = np.unique([job.ids_key(key) for key in keys], return_inverse=True)[1]
     # On the same two lists of ids the same points are known.
     alike = lists[sides] @ [len(keys), 1]
     for pairs in rows_by_value(alike):
         first, second = (keys[place] for place in sides[pairs[0]])
-        scores.n_common[pairs] = spaces.n_common(first, second)
+        scores.n_common[pairs] = job.n_common(first, second)
         try:
             known = spaces.known(first, second)
         except DataError as error:
@@ -176,7 +148,7 @@ def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
             _score(job, together, scores)
             if job.correspondence.regime != "unsupervised" and job.atlas.null.n_permutations:
                 _score_chance(job, together, len(known[0]), scores)
-    return {key: spaces.ids(key) for key in keys}
+    return {key: job.ids(key) for key in keys}
 
 
 def _directions(

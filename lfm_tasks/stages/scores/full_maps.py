@@ -26,7 +26,7 @@ from lfm_tasks.spectral.bases.full_map import (
     whitened_rows,
 )
 from lfm_tasks.stages.bases.job import halves_key, read_halves
-from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
+from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, little_overlap
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
     OF_HALVES,
@@ -421,9 +421,9 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> CachedBasis:
+def read_cached_basis(job: BlockJob, key: str) -> CachedBasis:
     """Return a basis, with those of halves of its points where scores have intervals; a large one is not kept."""
-    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability) if with_halves else None
+    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability)
     address = job.store.root, key, of_halves
     basis: CachedBasis | None = _BASES.get(address)
     if basis is None:
@@ -434,7 +434,6 @@ def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> C
 
 
 def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
-    ids_key = str(job.store.receipt("activations", job.activations[key]).facts["ids"])
     with job.store.open("bases", key) as unit:
         eigenvalues, eigenvectors, ids, *of_chance = unit.read_all(
             "eigenvalues", "eigenvectors", "ids", "overlap_sums", "lfm_sums"
@@ -443,7 +442,7 @@ def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
         chance = BasisChance(of_chance[0], of_chance[1], localized)
     halves = None if of_halves is None else read_halves(job.store, of_halves)
     address = (job.store.root, key)
-    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves, address), ids, ids_key)
+    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves, address), ids, job.ids_key(key))
 
 
 def score_full_maps(
@@ -451,7 +450,7 @@ def score_full_maps(
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each basis."""
     measures = list(scores.of_maps)
-    cached = {key: read_cached_basis(job, key, with_halves=bool(measures)) for key in keys}
+    cached = {key: read_cached_basis(job, key) for key in keys}
     unusable = dict[str, DataError]()
     for key, basis in cached.items():
         try:
@@ -466,8 +465,7 @@ def score_full_maps(
     alike = [one for one in usable if cached[one[1]].ids_key == cached[one[2]].ids_key]
     for index, first_key, _ in alike:
         scores.n_common[index] = len(cached[first_key].ids)
-    # Where only activations are compared, no map has a score or diagnostics.
-    for sources, targets, members in _tiles(alike, cached, resamplings) if measures else ():
+    for sources, targets, members in _tiles(alike, cached, resamplings):
         first = cached[job.pairs[members[0][0]][0]]
         exchange = resamplings.of(first.ids, first.ids_key).exchange
         places = [(source, target) for _, source, target in members]
@@ -482,8 +480,6 @@ def score_full_maps(
             continue
         exchange = resampling.exchange
         scores.n_common[index] = exchange.n_points
-        if not measures:
-            continue
         sides = [tile_side_of([basis], resampling.halves, n_spaces=1) for basis in (source, target)]
         of_pair = score_tile(sides[0], sides[1], [(0, 0)], measures, job.atlas.null, exchange)
         _take(scores, [index], of_pair)
@@ -571,14 +567,7 @@ def common_rows(
     n_eigenpairs = min(first.shape[1], second.shape[1])
     first, second = first[:, :n_eigenpairs], second[:, :n_eigenpairs]
     common, of_first, of_second = common_ids(first_ids, second_ids)
-    smaller = min(len(first_ids), len(second_ids))
-    if not len(of_first):
-        found = f"got no common ids among {smaller}, expected the same samples"
-        raise DataError("no_overlap", f"{found}. Record both spaces on them")
-    if len(of_first) < min_overlap * smaller:
-        raise DataError(
-            "little_overlap",
-            f"got {len(of_first)} common ids of {smaller}, expected a share of {min_overlap} (atlas.min_overlap). "
-            "Record both on the same samples, or lower it",
-        )
+    refusal = little_overlap(len(common), (len(first_ids), len(second_ids)), min_overlap)
+    if refusal is not None:
+        raise refusal
     return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import read_exchangeability
+from lfm_tasks.stages.inventory.correspondence import little_overlap, read_exchangeability
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.full_maps import score_full_maps
 from lfm_tasks.stages.scores.row_measures import score_activations
@@ -52,7 +52,9 @@ def store_block(job: BlockJob) -> None:
 def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> dict[str, np.ndarray]:
     """Read the bases of some pairs once, fill in what is computed pair by pair; return the ids of each basis."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
-    if job.correspondence.regime == "full" or not scores.of_maps:
+    if not scores.of_maps:
+        ids = match_points(job, keys, scores, resamplings)
+    elif job.correspondence.regime == "full":
         ids = score_full_maps(job, keys, scores, resamplings)
     elif job.correspondence.uses_zoomout:
         ids = score_grown_maps(job, keys, scores)
@@ -69,10 +71,37 @@ def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> 
     return ids
 
 
+def match_points(
+    job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
+) -> dict[str, np.ndarray]:
+    """Fill in how many points pairs share, where no map is computed; return the ids of each basis."""
+    ids = {key: job.ids(key) for key in keys}
+    unusable = dict[str, DataError]()
+    for key in keys:
+        try:
+            resamplings.of(ids[key], job.ids_key(key))
+        except DataError as error:
+            unusable[key] = error
+    for index, (first, second) in enumerate(job.pairs):
+        scores.n_common[index] = job.n_common(first, second)
+        refusal = unusable.get(second) or unusable.get(first)
+        if refusal is None:
+            n_points = len(ids[first]), len(ids[second])
+            refusal = little_overlap(int(scores.n_common[index]), n_points, job.atlas.min_overlap)
+        if refusal is not None:
+            scores.refusals[index] = refusal
+    return ids
+
+
 def _parts(job: BlockJob, side: int) -> Iterator[list[int]]:
-    """Yield the indices of pairs to score together; where no rows are held, all."""
+    """Yield the indices of pairs to score together; where no rows are held, all.
+
+    Of a block of two groups of spaces no part has some of both on one side: their number is even.
+    """
     holds_rows = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
-    parts = job.sides // side if holds_rows else np.zeros_like(job.sides)
+    n_parts = -(-len(job.bases) // side) if holds_rows else 1
+    n_parts += n_parts % 2 if n_parts > 1 else 0
+    parts = job.sides // -(-len(job.bases) // n_parts)
     codes = parts @ [len(job.bases), 1]
     for pairs in rows_by_value(codes):
         yield pairs.tolist()

@@ -37,7 +37,6 @@ from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
 from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_far, can_stop, tail_of
-from lfm_tasks.stores.units.store import ids_digest
 
 # Measures that hold n² numbers a space, and no family has: at most this many points, this many bytes at a time.
 MOST_POINTS_SQUARED = MOST_WHOLE
@@ -378,7 +377,7 @@ def score_activations(
     apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
     activations = _read_activations(job, {key for pair in job.pairs for key in pair})
-    for indices, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
+    for indices, common, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
         rows = spaces.rows
         ranks = Ranks()
         resampling = resamplings.of(common)
@@ -436,22 +435,22 @@ def _read_rows(job: BlockJob, key: str) -> Float[np.ndarray, "points features"]:
 
 
 def _on_common_ids(
-    pairs: tuple[tuple[str, str], ...],
+    job: BlockJob,
     ids: Mapping[str, np.ndarray],
     activations: Activations,
     refused: Collection[int],
 ) -> Iterator[tuple[list[int], np.ndarray, Activations]]:
     """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone."""
     alike: dict[str, list[int]] = {}
-    digests = {key: ids_digest(ids[key]) for key in {key for pair in pairs for key in pair}}
-    for index, (first, second) in enumerate(pairs):
+    ids_keys = {job.bases[place]: job.ids_key(job.bases[place]) for place in np.unique(job.sides)}
+    for index, (first, second) in enumerate(job.pairs):
         if index in refused:
             continue
-        if digests[first] == digests[second]:
-            alike.setdefault(digests[first], []).append(index)
+        if ids_keys[first] == ids_keys[second]:
+            alike.setdefault(ids_keys[first], []).append(index)
             continue
         common, of_first, of_second = common_ids(ids[first], ids[second])
         yield [index], common, activations.among({first: of_first, second: of_second})
     for indices in alike.values():
-        keys = {key for index in indices for key in pairs[index]}
-        yield indices, ids[pairs[indices[0]][0]], activations.some(keys)
+        keys = {key for index in indices for key in job.pairs[index]}
+        yield indices, ids[job.pairs[indices[0]][0]], activations.some(keys)

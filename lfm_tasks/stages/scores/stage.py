@@ -40,11 +40,12 @@ from lfm_tasks.stores.units.store import array_digest, digest
 from lfm_tasks.workers.pool import JobFailure
 
 # Bases on a side of a block, and groups of them at most: among many spaces sides grow, so that blocks, and their files,
-# are 528 at most among 8,000 spaces. Maps between known points take 1 ms a pair, closed forms without chance 20 µs: few
-# and large blocks, else storing them takes longer.
+# are 300 at most among 6,000 spaces, and preparing spaces takes less of their time: for 2,000 × 64 as long as 5 pairs.
+# Maps between known points take 1 ms a pair, closed forms without chance 20 µs: few and large blocks, else storing them
+# takes longer.
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
-_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
+_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
 
