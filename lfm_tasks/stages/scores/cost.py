@@ -212,6 +212,8 @@ def _fitted_maps_bytes(block: _Block) -> int:
 def _full_maps_work(block: _Block) -> dict[str, float]:
     """Return the amounts of maps between points that are all known by their ids, and of their chance."""
     n_pairs, n, n_modes = block.n_pairs, block.n_points, block.numbers.n_eigenpairs
+    if not block.of_maps:  # then of bases ids alone are read
+        return {"calls": float(_CALLS_A_PAIR * n_pairs), "bytes": 64.0 * n}
     n_maps = 1 + block.n_halves
     return {
         "calls": _CALLS_A_PAIR * n_pairs + 25 * block.n_drawn,
@@ -226,13 +228,13 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
 def _full_maps_bytes(block: _Block) -> int:
     """Return the bytes of bases, those of halves, and chance: permuted rows, float32, and indices."""
     n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
+    if not block.of_maps:  # then of bases ids alone are read, perhaps a list for each
+        return sum(64 * size.n_points for size in block.held)
     # Two splits in single precision; all of it once more where bases stand side by side.
     copies = 2 if block.n_halves else 1
     # Small bases of earlier blocks are kept.
     kept = _kept_bytes(block)
     peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
-    if not block.of_maps:  # then bases are read for their ids, and no map is computed
-        return peak + sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
     peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
@@ -242,8 +244,7 @@ def _full_maps_bytes(block: _Block) -> int:
 
 def _kept_bytes(block: _Block) -> int:
     """Return the bytes of a basis that is kept for later blocks: its rows and those of halves, and ids."""
-    has_halves = bool(block.n_halves and block.of_maps)
-    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if has_halves else 1) + 64)
+    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if block.n_halves else 1) + 64)
 
 
 def _n_bases_of_all(n_bases: int) -> int:
