@@ -187,6 +187,31 @@ def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
         assert run(tmp_path) == 4  # nothing to compute, and nothing forgotten
 
 
+@pytest.mark.parametrize("measures", [["cka_linear"], ["cka_linear", "lfm"]])
+@pytest.mark.parametrize(
+    ("n_shared", "groups", "reason"),
+    # Fewer common points than eigenpairs; groups of sizes 10, 20, 30, 10, 20, 30, of which the first three are common.
+    [(6, None, "little_overlap"), (60, [10, 30, 60, 70, 90], "bad_groups")],
+)
+def test_common_points_that_do_not_do__leave_one_pair_without_a_score_whatever_is_requested(
+    measures: list[str], n_shared: int, groups: list[int] | None, reason: str, tmp_path: Path, related_spaces: Any,
+    write_zoo: Any,
+) -> None:  # fmt: skip
+    models = {name: ({"layer": next(iter(layers.values()))}, ids) for name, (layers, ids) in related_spaces(3).items()}
+    layers, ids = models["model1"]
+    numbers = np.array([int(name[1:]) for name in ids])
+    models["model1"] = layers, np.where(numbers < n_shared, ids, np.array([f"q{number:03}" for number in numbers]))
+    every = np.unique(np.concatenate([ids for _, ids in models.values()]))
+    of_points = [int(name[1:]) for name in every]
+    dataset = {} if groups is None else {"groups": np.searchsorted(groups, of_points, side="right")}
+
+    run(write_zoo(tmp_path, models, dataset, measures=measures, min_overlap=0.01, n_eigenpairs=8))
+
+    status = read_atlas(tmp_path / "atlas").sel(dataset="probe", measure="cka_linear")["status"]
+    found = status.sel(source="model0/layer", target=["model1/layer", "model2/layer"]).values.tolist()
+    assert [status.attrs["flag_meanings"].split()[code] for code in found] == [reason, "ok"]
+
+
 @pytest.mark.parametrize(
     ("setting", "needed"),
     [

@@ -152,24 +152,6 @@ def common_ids(
     return common, of_first, of_second
 
 
-def little_overlap(n_common: int, n_points: tuple[int, int], min_overlap: float) -> DataError | None:
-    """Return why two spaces of so many points cannot be compared point by point: they share too few. None: they can.
-
-    ``no_overlap`` if they share none, ``little_overlap`` if these are a smaller share of the smaller space than
-    ``min_overlap``.
-    """
-    if not n_common:
-        found = f"got no common ids among {min(n_points)}, expected the same samples"
-        return DataError("no_overlap", f"{found}. Record both spaces on them")
-    if n_common >= min_overlap * min(n_points):
-        return None
-    return DataError(
-        "little_overlap",
-        f"got {n_common} common ids of {min(n_points)}, expected a share of {min_overlap} (atlas.min_overlap). "
-        "Record both on the same samples, or lower it",
-    )
-
-
 def same_ids(first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]) -> bool:
     """Return whether both lists are the same."""
     return len(first) == len(second) and bool((first == second).all())

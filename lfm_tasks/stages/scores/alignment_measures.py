@@ -167,9 +167,8 @@ class _Permutations:
         n_together = FEW_DRAWS if FEW_DRAWS * target.narrow_rows.nbytes <= MOST_PERMUTED else 1
         for first in range(0, self.null.n_permutations, n_together):
             draws = range(first, min(first + n_together, self.null.n_permutations))
-            are_first = first == 0 and n_together > 1
-            permuted = self._first(target, draws) if are_first else self._permuted(target, draws)
-            yield permuted_products(source.narrow_rows, permuted, len(draws))
+            permuted = self._first if first == 0 and n_together > 1 else self._permuted
+            yield permuted_products(source.narrow_rows, permuted(target, draws), len(draws))
 
     def _permuted(self, target: AlignedSpace, draws: range) -> Float[np.ndarray, "points permuted_columns"]:
         """Return some permutations of a target, side by side."""

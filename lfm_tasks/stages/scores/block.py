@@ -1,11 +1,12 @@
 """One block of pairs: its settings, its results, and the data that its parts share."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from cachetools import LRUCache
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig
@@ -18,7 +19,6 @@ from lfm_tasks.stages.inventory.correspondence import (
     common_ids,
     resampling,
 )
-from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.pair_runs import n_pairs_of_runs, pairs_of_runs, runs_of_pairs
 from lfm_tasks.statistics.far_tails import far_shares
 from lfm_tasks.statistics.permutation_moments import MomentArrays
@@ -108,7 +108,15 @@ class BlockJob:
 
     def ids(self, key: str) -> Shaped[np.ndarray, " points"]:
         """Return the ids of a basis; bases on the same points share one array."""
-        return kept((self.store.root, "ids", self.ids_key(key)), partial(_read_ids, self.store, key))
+        address = self.store.root, self.ids_key(key)
+        ids: np.ndarray | None = _IDS.get(address)
+        if ids is None:
+            with self.store.open("bases", key) as unit:
+                ids = unit.read("ids")
+            ids.setflags(write=False)
+            if _IDS.getsizeof(ids) <= _IDS.maxsize:
+                _IDS[address] = ids
+        return ids
 
     def n_common(self, first: str, second: str) -> int:
         """Return how many ids two bases share."""
@@ -121,16 +129,14 @@ class BlockJob:
         return replace(self, runs=runs_of_pairs(self.sides[pairs]))
 
 
+# Lists of ids that blocks share in one process, most often one; an id takes some 64 bytes. Content addresses are part
+# of the keys: no entry is ever out of date.
+_IDS: LRUCache[Hashable, np.ndarray] = LRUCache(64 << 20, getsizeof=lambda ids: 64 * len(ids))
+
+
 @lru_cache(maxsize=1 << 16)
 def _ids_key(store: UnitStore, activations: str) -> str:
     return str(store.receipt("activations", activations).facts["ids"])
-
-
-def _read_ids(store: UnitStore, key: str) -> Shaped[np.ndarray, " points"]:
-    with store.open("bases", key) as unit:
-        ids = unit.read("ids")
-    ids.setflags(write=False)
-    return ids
 
 
 def reads_activations(correspondence: Correspondence, measures: Collection[str]) -> bool:

@@ -212,7 +212,7 @@ def _fitted_maps_bytes(block: _Block) -> int:
 def _full_maps_work(block: _Block) -> dict[str, float]:
     """Return the amounts of maps between points that are all known by their ids, and of their chance."""
     n_pairs, n, n_modes = block.n_pairs, block.n_points, block.numbers.n_eigenpairs
-    if not block.of_maps:  # then of bases ids alone are read
+    if not block.of_maps:  # then of spaces on the same points one list of ids is read, and no map is computed
         return {"calls": float(_CALLS_A_PAIR * n_pairs), "bytes": 64.0 * n}
     n_maps = 1 + block.n_halves
     return {
@@ -228,13 +228,13 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
 def _full_maps_bytes(block: _Block) -> int:
     """Return the bytes of bases, those of halves, and chance: permuted rows, float32, and indices."""
     n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
-    if not block.of_maps:  # then of bases ids alone are read, perhaps a list for each
-        return sum(64 * size.n_points for size in block.held)
     # Two splits in single precision; all of it once more where bases stand side by side.
     copies = 2 if block.n_halves else 1
     # Small bases of earlier blocks are kept.
     kept = _kept_bytes(block)
     peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
+    if not block.of_maps:  # then bases are read of spaces that share some of their points only
+        return peak + sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
     peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
@@ -244,7 +244,8 @@ def _full_maps_bytes(block: _Block) -> int:
 
 def _kept_bytes(block: _Block) -> int:
     """Return the bytes of a basis that is kept for later blocks: its rows and those of halves, and ids."""
-    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if block.n_halves else 1) + 64)
+    has_halves = bool(block.n_halves and block.of_maps)
+    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if has_halves else 1) + 64)
 
 
 def _n_bases_of_all(n_bases: int) -> int:
@@ -317,9 +318,10 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
     rank = d if is_matched else min(n, d)
     permuted = 0
     if is_matched:
-        # The first permutations of a target, and their products, twice: where rotations do not speak for them.
+        # Ten permutations of a target, the first ones and others, and their products, twice: where rotations do not
+        # speak for them.
         of_target = 4 * FEW_DRAWS * n * rank
-        permuted = 8 * FEW_DRAWS * rank * rank + (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
+        permuted = 8 * FEW_DRAWS * rank * rank + 2 * (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.
     of_space = rank * (12 * n + 8 * 2 * (1 + block.n_halves) * rank)
     return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2) + permuted

@@ -26,7 +26,7 @@ from lfm_tasks.spectral.bases.full_map import (
     whitened_rows,
 )
 from lfm_tasks.stages.bases.job import halves_key, read_halves
-from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, little_overlap
+from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
     OF_HALVES,
@@ -421,9 +421,9 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-def read_cached_basis(job: BlockJob, key: str) -> CachedBasis:
+def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> CachedBasis:
     """Return a basis, with those of halves of its points where scores have intervals; a large one is not kept."""
-    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability)
+    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability) if with_halves else None
     address = job.store.root, key, of_halves
     basis: CachedBasis | None = _BASES.get(address)
     if basis is None:
@@ -450,11 +450,11 @@ def score_full_maps(
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each basis."""
     measures = list(scores.of_maps)
-    cached = {key: read_cached_basis(job, key) for key in keys}
+    ids = {key: job.ids(key) for key in keys}
     unusable = dict[str, DataError]()
-    for key, basis in cached.items():
+    for key, of_basis in ids.items():
         try:
-            resamplings.of(basis.ids, basis.ids_key)
+            resamplings.of(of_basis, job.ids_key(key))
         except DataError as error:
             unusable[key] = error
     for index, pair in enumerate(job.pairs):
@@ -462,16 +462,21 @@ def score_full_maps(
             if key in unusable:
                 scores.refusals[index] = unusable[key]
     usable = [(index, *pair) for index, pair in enumerate(job.pairs) if index not in scores.refusals]
-    alike = [one for one in usable if cached[one[1]].ids_key == cached[one[2]].ids_key]
+    alike = [one for one in usable if job.ids_key(one[1]) == job.ids_key(one[2])]
     for index, first_key, _ in alike:
-        scores.n_common[index] = len(cached[first_key].ids)
-    for sources, targets, members in _tiles(alike, cached, resamplings):
+        scores.n_common[index] = len(ids[first_key])
+    unlike = sorted(set(usable) - set(alike))
+    # Where only activations are compared, no map has a score or diagnostics. Bases are read where two spaces share some
+    # points only: a pair for which these do not determine its map has no scores, whatever is requested.
+    needed = keys if measures else sorted({key for _, *pair in unlike for key in pair})
+    cached = {key: read_cached_basis(job, key, with_halves=bool(measures)) for key in needed}
+    for sources, targets, members in _tiles(alike, cached, resamplings) if measures else ():
         first = cached[job.pairs[members[0][0]][0]]
         exchange = resamplings.of(first.ids, first.ids_key).exchange
         places = [(source, target) for _, source, target in members]
         of_pairs = score_tile(sources, targets, places, measures, job.atlas.null, exchange)
         _take(scores, [index for index, *_ in members], of_pairs)
-    for index, first_key, second_key in sorted(set(usable) - set(alike)):
+    for index, first_key, second_key in unlike:
         ends = [(cached[key].rows, cached[key].ids) for key in (first_key, second_key)]
         try:
             source, target, resampling = _on_common_points(ends, job.atlas.min_overlap, resamplings)
@@ -480,13 +485,14 @@ def score_full_maps(
             continue
         exchange = resampling.exchange
         scores.n_common[index] = exchange.n_points
+        if not measures:
+            continue
         sides = [tile_side_of([basis], resampling.halves, n_spaces=1) for basis in (source, target)]
         of_pair = score_tile(sides[0], sides[1], [(0, 0)], measures, job.atlas.null, exchange)
         _take(scores, [index], of_pair)
     for index in scores.refusals:
-        first_key, second_key = job.pairs[index]
-        scores.n_common[index] = len(common_ids(cached[first_key].ids, cached[second_key].ids)[0])
-    return {key: basis.ids for key, basis in cached.items()}
+        scores.n_common[index] = job.n_common(*job.pairs[index])
+    return ids
 
 
 def _take(scores: BlockScores, indices: list[int], of_pairs: TileScores) -> None:
@@ -567,7 +573,14 @@ def common_rows(
     n_eigenpairs = min(first.shape[1], second.shape[1])
     first, second = first[:, :n_eigenpairs], second[:, :n_eigenpairs]
     common, of_first, of_second = common_ids(first_ids, second_ids)
-    refusal = little_overlap(len(common), (len(first_ids), len(second_ids)), min_overlap)
-    if refusal is not None:
-        raise refusal
+    smaller = min(len(first_ids), len(second_ids))
+    if not len(of_first):
+        found = f"got no common ids among {smaller}, expected the same samples"
+        raise DataError("no_overlap", f"{found}. Record both spaces on them")
+    if len(of_first) < min_overlap * smaller:
+        raise DataError(
+            "little_overlap",
+            f"got {len(of_first)} common ids of {smaller}, expected a share of {min_overlap} (atlas.min_overlap). "
+            "Record both on the same samples, or lower it",
+        )
     return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import little_overlap, read_exchangeability
+from lfm_tasks.stages.inventory.correspondence import read_exchangeability
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.full_maps import score_full_maps
 from lfm_tasks.stages.scores.row_measures import score_activations
@@ -52,9 +52,7 @@ def store_block(job: BlockJob) -> None:
 def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> dict[str, np.ndarray]:
     """Read the bases of some pairs once, fill in what is computed pair by pair; return the ids of each basis."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
-    if not scores.of_maps:
-        ids = match_points(job, keys, scores, resamplings)
-    elif job.correspondence.regime == "full":
+    if job.correspondence.regime == "full" or not scores.of_maps:
         ids = score_full_maps(job, keys, scores, resamplings)
     elif job.correspondence.uses_zoomout:
         ids = score_grown_maps(job, keys, scores)
@@ -71,37 +69,18 @@ def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> 
     return ids
 
 
-def match_points(
-    job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
-) -> dict[str, np.ndarray]:
-    """Fill in how many points pairs share, where no map is computed; return the ids of each basis."""
-    ids = {key: job.ids(key) for key in keys}
-    unusable = dict[str, DataError]()
-    for key in keys:
-        try:
-            resamplings.of(ids[key], job.ids_key(key))
-        except DataError as error:
-            unusable[key] = error
-    for index, (first, second) in enumerate(job.pairs):
-        scores.n_common[index] = job.n_common(first, second)
-        refusal = unusable.get(second) or unusable.get(first)
-        if refusal is None:
-            n_points = len(ids[first]), len(ids[second])
-            refusal = little_overlap(int(scores.n_common[index]), n_points, job.atlas.min_overlap)
-        if refusal is not None:
-            scores.refusals[index] = refusal
-    return ids
-
-
 def _parts(job: BlockJob, side: int) -> Iterator[list[int]]:
-    """Yield the indices of pairs to score together; where no rows are held, all.
+    """Yield the indices of pairs to score together, of ``side`` bases a side; where no rows are held, all.
 
-    Of a block of two groups of spaces no part has some of both on one side: their number is even.
+    Of a block of two groups of bases each is cut by itself: a part with some of both would read most of them twice.
     """
     holds_rows = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
-    n_parts = -(-len(job.bases) // side) if holds_rows else 1
-    n_parts += n_parts % 2 if n_parts > 1 else 0
-    parts = job.sides // -(-len(job.bases) // n_parts)
+    low, high = job.sides.T
+    meeting = int(high.min()) if low.max() < high.min() else 0
+    n_low = -(-meeting // side)
+    places = np.arange(len(job.bases))
+    part_of = np.where(places < meeting, places // side, n_low + (places - meeting) // side)
+    parts = part_of[job.sides] if holds_rows else np.zeros_like(job.sides)
     codes = parts @ [len(job.bases), 1]
     for pairs in rows_by_value(codes):
         yield pairs.tolist()

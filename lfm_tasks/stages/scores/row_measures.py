@@ -377,10 +377,10 @@ def score_activations(
     apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
     activations = _read_activations(job, {key for pair in job.pairs for key in pair})
-    for indices, common, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
+    for indices, common, ids_key, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
         rows = spaces.rows
         ranks = Ranks()
-        resampling = resamplings.of(common)
+        resampling = resamplings.of(common, ids_key)
         for name in names:
             usable = []
             for index in indices:
@@ -439,8 +439,11 @@ def _on_common_ids(
     ids: Mapping[str, np.ndarray],
     activations: Activations,
     refused: Collection[int],
-) -> Iterator[tuple[list[int], np.ndarray, Activations]]:
-    """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone."""
+) -> Iterator[tuple[list[int], np.ndarray, str | None, Activations]]:
+    """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone.
+
+    With the ids goes their digest, where it is known.
+    """
     alike: dict[str, list[int]] = {}
     ids_keys = {job.bases[place]: job.ids_key(job.bases[place]) for place in np.unique(job.sides)}
     for index, (first, second) in enumerate(job.pairs):
@@ -450,7 +453,7 @@ def _on_common_ids(
             alike.setdefault(ids_keys[first], []).append(index)
             continue
         common, of_first, of_second = common_ids(ids[first], ids[second])
-        yield [index], common, activations.among({first: of_first, second: of_second})
-    for indices in alike.values():
+        yield [index], common, None, activations.among({first: of_first, second: of_second})
+    for ids_key, indices in alike.items():
         keys = {key for index in indices for key in job.pairs[index]}
-        yield indices, ids[job.pairs[indices[0]][0]], activations.some(keys)
+        yield indices, ids[job.pairs[indices[0]][0]], ids_key, activations.some(keys)

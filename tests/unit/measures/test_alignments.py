@@ -90,6 +90,25 @@ def test_first_permutations__are_the_same_together_and_one_by_one(name: str, mon
     np.testing.assert_allclose(scored(name, spaces, pairs), together, rtol=1e-5)
 
 
+@pytest.mark.parametrize("most_bytes", [alignment_measures.MOST_PERMUTED, 0])
+@pytest.mark.parametrize("n_permutations", [5, 10, 11, 25])
+def test_permuted_products__are_those_of_each_permutation(
+    n_permutations: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment_measures, "MOST_PERMUTED", most_bytes)
+    sets = point_sets(N_POINTS, None)
+    form = MEASURES["hard_match"].alignment
+    assert form is not None
+    source, target = (form.prepare(related(width, width), sets) for width in (9, 12))
+    exchange = Exchange(N_POINTS)
+    permutations = alignment_measures._Permutations(exchange, NullConfig(n_permutations=n_permutations), sets)
+    found = np.concatenate(list(permutations.products(source, target)))
+    for draw in range(n_permutations):
+        permuted = target.narrow_rows[exchange.permutation(draw, seed=permutations.null.seed)]
+        np.testing.assert_allclose(found[draw], permuted.T @ source.narrow_rows, atol=1e-6)
+    assert len(found) == n_permutations
+
+
 @pytest.mark.parametrize("kind", ["free", "few points"])
 @pytest.mark.parametrize("name", ALIGNED)
 def test_chance__is_that_of_permutations(name: str, kind: str) -> None:
