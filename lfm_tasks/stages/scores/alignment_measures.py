@@ -59,8 +59,9 @@ def score_alignments(
     prepared = HeldSpaces(prepare)
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
         found = dict[int, _Aligned]()
-        # Those with one target in turn: its permutations serve all of them.
-        for index in sorted(indices, key=lambda index: ordered[index][::-1]):
+        # Where permutations may be drawn, those with one target in turn: its permutations serve all of them.
+        in_turn = sorted(indices, key=lambda index: ordered[index][::-1]) if form.by_permutations else indices
+        for index in in_turn:
             try:
                 source, target = map(prepared.of, ordered[index])
             except DataError:

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 MOST_BYTES = 256 << 20
 # Of rows and prepared spaces, and of one of them.
-MOST_SPACES, LARGEST_SPACE = 256 << 20, 4 << 20
+MOST_SPACES, LARGEST_SPACE = 384 << 20, 4 << 20
 Kept = TypeVar("Kept")
 
 # The addresses name contents: no entry is ever out of date.

@@ -7,6 +7,7 @@ halves from the same pass; chance in closed form.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from math import comb
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -120,15 +121,26 @@ def score_family(
 MOST_PREPARED = 2 << 30
 
 
+# Spaces on a side of the pairs that follow each other: 2,000 × 64 stay in a processor's cache meanwhile (16 MB).
+_CACHED_SIDE = 8
+
+
 def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[list[int]]:
-    """Yield the numbers of pairs whose spaces, of so many bytes each once prepared, fit into memory together."""
-    keys = sorted({key for pair in pairs for key in pair})
+    """Yield the numbers of pairs whose spaces, of so many bytes each once prepared, fit into memory together.
+
+    Pairs of a few spaces follow each other.
+    """
+    places = {key: index for index, key in enumerate(sorted({key for pair in pairs for key in pair}))}
     side = max(1, MOST_PREPARED // (2 * bytes_of_one))
-    place = {key: index // side for index, key in enumerate(keys)}
-    tiles: dict[tuple[int, int], list[int]] = {}
-    for index, (first, second) in enumerate(pairs):
-        tiles.setdefault((place[first], place[second]), []).append(index)
-    yield from (tiles[of_tile] for of_tile in sorted(tiles))
+    ends = [(places[first], places[second]) for first, second in pairs]
+
+    def cells(index: int) -> tuple[int, ...]:
+        first, second = ends[index]
+        return first // side, second // side, first // _CACHED_SIDE, second // _CACHED_SIDE
+
+    order = sorted(range(len(pairs)), key=cells)
+    for _, indices in groupby(order, key=lambda index: cells(index)[:2]):
+        yield list(indices)
 
 
 Prepared = TypeVar("Prepared")
