@@ -48,6 +48,8 @@ BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
+# Of spaces that are compared by all pairs of points: the `tile_side` of 2,000 × 64, so that none is made twice a block.
+_LARGEST_SIDE_TOGETHER = 208
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,11 @@ def block_side(
     is_quick = not is_drawn and not reads_activations(correspondence, settings.measures)
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
+    largest = _LARGEST_SIDE
     if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
         # Matrices of points are computed again for each block, which takes as long as some hundred of its pairs.
-        n_groups = _FEWEST_GROUPS
-    n_groups = max(n_groups, -(-n_bases // _LARGEST_SIDE))
+        n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
+    n_groups = max(n_groups, -(-n_bases // largest))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 
 
