@@ -211,6 +211,8 @@ class MatrixForm:
         The value from the cosine, elementwise and monotone.
     has_bandwidth
         Whether it depends on a number that is computed over all pairs of points.
+    has_table
+        Whether each space has a table of ranks, of up to 2 MiB.
     precision
         Of the products inside a tile. Float32 is right to some 1e-8, of which an angle near 0 is the root.
     least_energy
@@ -221,6 +223,7 @@ class MatrixForm:
     centering: Centering = "double"
     of_cosine: Callable[[Float[np.ndarray, "*pairs"]], Float[np.ndarray, "*pairs"]] | None = None
     has_bandwidth: bool = False
+    has_table: bool = False
     precision: type[np.floating[Any]] = np.float32
     least_energy: float = 1e-26
 
@@ -326,7 +329,7 @@ def rank_matrix() -> MatrixForm:
 
         return TiledMatrix(tile)
 
-    return MatrixForm(of_rows, "pairs")
+    return MatrixForm(of_rows, "pairs", has_table=True)
 
 
 # 1 − r of two equal rows, but for rounding.

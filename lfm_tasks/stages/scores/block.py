@@ -158,12 +158,13 @@ def tile_side(n_points: int, n_features: int) -> int:
     return max(1, min(_TILE_SIDE, _PART_BYTES_OF_LARGE // (2 * bytes_together(n_points, n_features))))
 
 
-def bytes_together(n_points: int, n_features: int) -> int:
+def bytes_together(n_points: int, n_features: int, *, has_table: bool = True) -> int:
     """Return the bytes of a space that is compared together with others: its rows twice, sums by class, a tile.
 
-    A radial kernel has two tiles; ranks have a table.
+    A radial kernel has two tiles; ranks have a table. Tiles are as large for all measures.
     """
-    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512 + (2 << 20)
+    table = 2 << 20 if has_table else 0
+    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512 + table
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,10 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
     peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
-    peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
+    # Modules, and Python's own objects; sums of singular values are kept for other measures of the same ones.
+    of_pair = 2000 + 600 * len(pair.measures)
+    n_kept = 16 * n_pairs if any(MEASURES[name].cross is not None for name in block.of_rows) else 0
+    peak += 25 * MIB + of_pair * n_pairs + min(MOST_BYTES, 4096 * n_kept) // 2
     largest = max(bases, key=lambda size: size.n_points)
     starting = _IMPORTS + (_IMPORTS_OF_MEASURES if block.of_rows or block.of_point_pairs else 0.0)
     return Load(1, work, int(peak), largest.name, _written_bytes(block), starting_seconds=starting)
@@ -232,9 +235,9 @@ def _full_maps_bytes(block: _Block) -> int:
     copies = 2 if block.n_halves else 1
     # Small bases of earlier blocks are kept.
     kept = _kept_bytes(block)
-    peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
     if not block.of_maps:  # then bases are read of spaces that share some of their points only
-        return peak + sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
+        return sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
+    peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
     peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
@@ -269,15 +272,16 @@ def _measures_bytes(block: _Block) -> int:
     linear = 3 * 8 * sum(size.n_points * size.n_features for size in held)
     # Leading eigenvectors, twice as many while they are looked for, and a block of distances.
     leading = min(1 << 30, 8 * n * LEADING * len(held)) + 8 * n * (5 * 2 * LEADING + 2 * 512)
+    kept = _kept_spaces_bytes(block)
 
     def of_measure(name: str) -> int:
         measure = MEASURES[name]
         if measure.is_quadratic:
             return leading if measure.has_value_for_many and n > MOST_POINTS_SQUARED else quadratic
         # Of localized pairs families prepare spaces one by one: a basis and the rows, in double precision.
-        return (2 * linear // 3 if measure.has_family else linear) + _crossed_bytes(measure, block)
+        return (2 * linear // 3 if measure.has_family else linear) + _crossed_bytes(measure, block, kept)
 
-    return block.rows_bytes + _kept_spaces_bytes(block) + max(of_measure(name) for name in block.of_rows)
+    return block.rows_bytes + kept + max(of_measure(name) for name in block.of_rows)
 
 
 def _kept_spaces_bytes(block: _Block) -> int:
@@ -296,11 +300,17 @@ def _kept_spaces_bytes(block: _Block) -> int:
     return min(MOST_SPACES, 3 * _n_bases_of_all(len(block.bases)) * of_one // 2)
 
 
-def _crossed_bytes(measure: Measure, block: _Block) -> int:
+def _crossed_bytes(measure: Measure, block: _Block, kept: int) -> int:
     """Return the bytes of spaces whose factors, directions, or features are crossed, and of the products of one pair.
 
-    A product of each class of points and of each set: 4 and 5 with two splits.
+    A product of each class of points and of each set: 4 and 5 with two splits. ``kept``: see `_kept_spaces_bytes`; of
+    small spaces, those that are crossed are among these.
     """
+
+    def held(of_space: int) -> int:
+        of_all = min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space)
+        return max(0, of_all - 2 * kept // 3) if of_space <= LARGEST_SPACE else of_all
+
     n, d = block.n_points, block.n_features
     n_sums = 2 + 2 * block.n_halves
     if measure.trace is not None:
@@ -311,7 +321,7 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         else:
             of_space = n_sides * 8 * rank * n * (1 + block.n_halves // 2)
             of_pair = 8 * rank * rank
-        return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + of_pair
+        return held(of_space) + of_pair
     if measure.cross is None and measure.alignment is None:
         return 0
     is_matched = measure.alignment is not None and measure.alignment.by_permutations is not None
@@ -324,7 +334,7 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         permuted = 8 * FEW_DRAWS * rank * rank + 2 * (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.
     of_space = rank * (12 * n + 8 * 2 * (1 + block.n_halves) * rank)
-    return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2) + permuted
+    return held(of_space) + 8 * rank * rank * (n_sums + 2) + permuted
 
 
 def _together_bytes(block: _Block) -> int:
@@ -333,13 +343,14 @@ def _together_bytes(block: _Block) -> int:
         return 0
     side = tile_side(block.n_points, block.n_features)
     sizes = sorted(block.bases, key=lambda size: size.n_points * size.n_features)[-2 * side :]
-    held = sum(bytes_together(size.n_points, size.n_features) for size in sizes)
+    forms = [form for name in block.of_point_pairs if (form := MEASURES[name].matrix) is not None]
+    has_table = any(form.has_table for form in forms)
+    held = sum(bytes_together(size.n_points, size.n_features, has_table=has_table) for size in sizes)
     held += 8 * 4 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
     # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
     held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
-    has_matrices = any(MEASURES[name].matrix is not None for name in block.of_point_pairs)
-    if not has_matrices or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
+    if not forms or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
         return held
     # A kernel and its derivative, whole, of which permutations look up entries: of localized pairs, too.
     return max(held, 2 * 8 * block.n_points**2 + sum(8 * size.n_points * size.n_features for size in sizes))

@@ -421,9 +421,9 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> CachedBasis:
+def read_cached_basis(job: BlockJob, key: str) -> CachedBasis:
     """Return a basis, with those of halves of its points where scores have intervals; a large one is not kept."""
-    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability) if with_halves else None
+    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability)
     address = job.store.root, key, of_halves
     basis: CachedBasis | None = _BASES.get(address)
     if basis is None:
@@ -469,7 +469,7 @@ def score_full_maps(
     # Where only activations are compared, no map has a score or diagnostics. Bases are read where two spaces share some
     # points only: a pair for which these do not determine its map has no scores, whatever is requested.
     needed = keys if measures else sorted({key for _, *pair in unlike for key in pair})
-    cached = {key: read_cached_basis(job, key, with_halves=bool(measures)) for key in needed}
+    cached = {key: read_cached_basis(job, key) if measures else _read_basis(job, key, None) for key in needed}
     for sources, targets, members in _tiles(alike, cached, resamplings) if measures else ():
         first = cached[job.pairs[members[0][0]][0]]
         exchange = resamplings.of(first.ids, first.ids_key).exchange

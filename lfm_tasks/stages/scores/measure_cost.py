@@ -110,8 +110,10 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
             "products": 2.0 * n_spaces * n * n * d,
             "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
         }
-    # Bandwidths, row sums and moments of chance, and the pass itself; a derivative makes two terms of each space.
-    n_passes, n_terms = (5, 2) if measure.matrix.has_bandwidth else (3, 1)
+    # The pass itself; bandwidths, row sums and moments of chance are kept from earlier blocks of a process, of half of
+    # the spaces in zoos of several blocks. A derivative makes two terms of each space.
+    n_once, n_terms = (4, 2) if measure.matrix.has_bandwidth else (2, 1)
+    n_passes = 1 + n_once * (0.5 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
     return {
         # A tile has 128 x 512 entries.
         "calls": n_spaces * n_passes * 40 * ceil(n * n / (128 * 512)) + 2000 * n_spaces + 80 * n_pairs,
