@@ -60,8 +60,9 @@ def score_alignments(
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
         found = dict[int, _Aligned]()
         # Where permutations may be drawn, those with one target in turn: its permutations serve all of them.
-        in_turn = sorted(indices, key=lambda index: ordered[index][::-1]) if form.by_permutations else indices
-        for index in in_turn:
+        if form.by_permutations is not None:
+            indices = sorted(indices, key=lambda index: ordered[index][::-1])
+        for index in indices:
             try:
                 source, target = map(prepared.of, ordered[index])
             except DataError:

@@ -153,7 +153,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
     peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
-    # Modules, and Python's own objects; sums of singular values are kept for other measures of the same ones.
+    # Modules, and Python's own objects. Sums of singular values are kept for other measures of the same ones, those of
+    # earlier blocks, too: the cache counts 4,096 bytes for each pair, and they take half of that.
     of_pair = 2000 + 600 * len(pair.measures)
     n_kept = 16 * n_pairs if any(MEASURES[name].cross is not None for name in block.of_rows) else 0
     peak += 25 * MIB + of_pair * n_pairs + min(MOST_BYTES, 4096 * n_kept) // 2
@@ -381,4 +382,7 @@ def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Loa
     falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
     side = _Block(falling, n_pairs, pair).side
     load = block_load(falling[: 2 * side], min(n_pairs, side**2), pair)
-    return replace(load, peak_bytes=max(load.peak_bytes, _together_bytes(_Block(falling, n_pairs, pair))))
+    together = 25 * MIB + _together_bytes(_Block(falling, n_pairs, pair))
+    # Scores of all pairs of the block, and a copy of them; their names.
+    of_block = n_pairs * (2 * 8 * 2 * len(STATISTICS) * len(pair.measures) + 300)
+    return replace(load, peak_bytes=of_block + max(load.peak_bytes, together))

@@ -467,7 +467,7 @@ def score_full_maps(
         scores.n_common[index] = len(ids[first_key])
     unlike = sorted(set(usable) - set(alike))
     # Where only activations are compared, no map has a score or diagnostics. Bases are read where two spaces share some
-    # points only: a pair for which these do not determine its map has no scores, whatever is requested.
+    # points only: a pair for which these do not determine its map has no scores, as where a map is requested.
     needed = keys if measures else sorted({key for _, *pair in unlike for key in pair})
     cached = {key: read_cached_basis(job, key) if measures else _read_basis(job, key, None) for key in needed}
     for sources, targets, members in _tiles(alike, cached, resamplings) if measures else ():

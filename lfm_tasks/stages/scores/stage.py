@@ -48,7 +48,8 @@ BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
-# Of spaces that are compared by all pairs of points: the `tile_side` of 2,000 × 64, so that none is made twice a block.
+# Of spaces that are compared by all pairs of points: just below the `tile_side` of 2,000 × 64, so that no matrix is
+# made twice in a block.
 _LARGEST_SIDE_TOGETHER = 208
 
 
