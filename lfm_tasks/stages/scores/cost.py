@@ -234,10 +234,10 @@ def _full_maps_bytes(block: _Block) -> int:
     n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
     # Two splits in single precision; all of it once more where bases stand side by side.
     copies = 2 if block.n_halves else 1
-    # Small bases of earlier blocks are kept.
-    kept = _kept_bytes(block)
     if not block.of_maps:  # then bases are read of spaces that share some of their points only
         return sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
+    # Small bases of earlier blocks are kept.
+    kept = _kept_bytes(block)
     peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
@@ -248,8 +248,7 @@ def _full_maps_bytes(block: _Block) -> int:
 
 def _kept_bytes(block: _Block) -> int:
     """Return the bytes of a basis that is kept for later blocks: its rows and those of halves, and ids."""
-    has_halves = bool(block.n_halves and block.of_maps)
-    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if has_halves else 1) + 64)
+    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if block.n_halves else 1) + 64)
 
 
 def _n_bases_of_all(n_bases: int) -> int:

@@ -435,14 +435,12 @@ def read_cached_basis(job: BlockJob, key: str) -> CachedBasis:
 
 def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
     with job.store.open("bases", key) as unit:
-        eigenvalues, eigenvectors, ids, *of_chance = unit.read_all(
-            "eigenvalues", "eigenvectors", "ids", "overlap_sums", "lfm_sums"
-        )
+        eigenvalues, eigenvectors, *of_chance = unit.read_all("eigenvalues", "eigenvectors", "overlap_sums", "lfm_sums")
         localized = float(job.store.receipt("bases", key).facts["localization"])
         chance = BasisChance(of_chance[0], of_chance[1], localized)
     halves = None if of_halves is None else read_halves(job.store, of_halves)
     address = (job.store.root, key)
-    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves, address), ids, job.ids_key(key))
+    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves, address), job.ids(key), job.ids_key(key))
 
 
 def score_full_maps(
