@@ -5,18 +5,20 @@ trace of its cube, is extrapolated from 768 points where there are more. Mean an
 strata, or of whole groups, follow from sums of its blocks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.point_matrices import (
+    MOST_KEPT,
     Centering,
     MatrixForm,
     PointSets,
     SpaceRows,
     TiledMatrix,
+    TileFunction,
     point_sets,
 )
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
@@ -77,10 +79,7 @@ def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: 
     matrix
         The matrix of the space.
     """
-
-    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-        return matrix.tile(rows, columns)[0]
-
+    tile = _kept_tiles(matrix.tile, sets)
     centered = _centered(*_row_sums(tile, sets), form.centering)
     n_points, d, r = len(sets.order), centered.diagonal, centered.row_sums
     q, with_d, with_r, cubes = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points), 0.0
@@ -163,11 +162,8 @@ def _in_groups(
     space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, groups: Int[np.ndarray, "groups members"]
 ) -> MatrixSums:
     moved, sets = replace(space, rows=space.rows[groups.ravel()]), point_sets(groups.size)
-    ordered = form.of_rows(moved, sets, matrix.constants)
-
-    def rough(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-        return ordered.tile(rows, columns)[0]
-
+    constants = None if matrix.constants is None else matrix.constants.at(groups.ravel())
+    rough = form.of_rows(moved, sets, constants).tile
     centered = _centered(*_row_sums(rough, sets), form.centering)
 
     def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
@@ -186,10 +182,7 @@ def _in_strata(
     space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
 ) -> MatrixSums:
     """Return the sums for chance within strata; these are of each point in the order of ``sets``."""
-
-    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-        return matrix.tile(rows, columns)[0]
-
+    tile = _kept_tiles(matrix.tile, sets)
     centered = _centered(*_row_sums(tile, sets), form.centering)
     members = np.eye(int(strata.max()) + 1)[strata]
     rows_of, squares_of = np.zeros(members.shape), np.zeros((members.shape[1],) * 2)
@@ -209,8 +202,7 @@ def _in_strata(
             rows_of[columns] += values.T @ members[rows]
     diagonal = centered.diagonal + centered.on
     norm = float(np.sqrt(squares_of.sum() + diagonal @ diagonal))
-    values = _on_some_points(space, matrix, form).astype(np.float64)
-    third = triangles(values, strata[some_points(len(strata))], np.bincount(strata))
+    third = triangles(_of_some_points(space, matrix, form), strata[some_points(len(strata))], np.bincount(strata))
     blocks = BlockSums(rows_of, rows_of, squares_of, squares_of, diagonal)
     return MatrixSums(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
 
@@ -223,8 +215,25 @@ def cosines_in_sets(sources: Sequence[MatrixSums], targets: Sequence[MatrixSums]
     return MomentArrays(moments.mean / norm, moments.deviation / norm, moments.skewness)
 
 
+def _kept_tiles(tile: TileFunction, sets: PointSets) -> TileFunction:
+    """Return a function to tiles that keeps those of up to 4,096 points: they are looked at twice."""
+    if len(sets.order) ** 2 > MOST_KEPT:
+        return tile
+    made: dict[tuple[int, int], Float[np.ndarray, "rows columns"]] = {}
+
+    def kept(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        """Return a tile; a second time it is the same array, and the last."""
+        place = rows.start, columns.start
+        if place in made:
+            return made.pop(place)
+        made[place] = tile(rows, columns)
+        return made[place]
+
+    return kept
+
+
 def _row_sums(
-    tile: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets
+    tile: TileFunction, sets: PointSets
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Return the row sums and the diagonal."""
     n_points = len(sets.order)
@@ -262,7 +271,7 @@ def _centered(
 
 
 def _moved_tiles(
-    tile: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets, centered: _Centered
+    tile: TileFunction, sets: PointSets, centered: _Centered
 ) -> Iterator[tuple[slice, slice, Float[np.ndarray, "rows columns"]]]:
     """Yield (rows, columns, numbers) of the centered matrix: tiles on and above the diagonal."""
     runs = sets.runs()
@@ -289,26 +298,26 @@ def _spectrum(
 
     Eigenvalues over √(tr A²), and so tr A³/(tr A²)^1.5, hardly depend on how many.
     """
-    values = _on_some_points(space, matrix, form)
-    centered = _centered(values.sum(axis=1), np.diagonal(values).copy(), form.centering)
-    values -= (centered.effects + centered.constant)[:, None]
-    values -= centered.effects
-    np.fill_diagonal(values, centered.diagonal)
+    values = _of_some_points(space, matrix, form)
     of_some = float(np.square(values).sum())
     if of_some == 0:
         return 0.0, np.zeros(N_EIGENVALUES)
     narrow = (values / np.sqrt(of_some)).astype(np.float32)
-    triangles = float(np.vdot(narrow @ narrow, narrow)) * energy**1.5
+    # It is symmetric: NumPy computes half of the product of an array with its transpose.
+    triangles = float(np.vdot(narrow @ narrow.T, narrow)) * energy**1.5
     return triangles, largest_eigenvalues(narrow) * np.sqrt(energy)
 
 
-def _on_some_points(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm) -> Float[np.ndarray, "some some"]:
-    """Return the matrix before centering, whole, of up to 768 of the points: the skewness of more differs by about 2 %.
+def _of_some_points(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm) -> Float[np.ndarray, "some some"]:
+    """Return the centered matrix less its means of up to 768 of the points: the skewness of more differs by about 2 %.
 
     Cells are random halves of the points, or the points by id: these are spread over all of them.
     """
     some = some_points(len(space.rows))
     if len(some) < len(space.rows):
-        matrix = form.of_rows(replace(space, rows=space.rows[some]), point_sets(len(some)), matrix.constants)
+        constants = None if matrix.constants is None else matrix.constants.at(some)
+        matrix = form.of_rows(replace(space, rows=space.rows[some]), point_sets(len(some)), constants)
     everything = slice(0, len(some))
-    return matrix.tile(everything, everything)[0]
+    values = matrix.tile(everything, everything)
+    centered = _centered(values.sum(axis=1), np.diagonal(values).copy(), form.centering)
+    return _moved_tile(values, everything, everything, centered)

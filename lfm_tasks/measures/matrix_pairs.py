@@ -38,15 +38,11 @@ def pair_products(
     return (padded[0] @ padded[1].T)[: len(sources), : len(targets)].astype(np.float64)
 
 
-def self_products(rows: Float[np.ndarray, "rows numbers"], n_terms: int = 1) -> Float[np.ndarray, "spaces terms terms"]:
-    """Return the inner products of each space's rows, ``n_terms`` in a row, of the same bits as `pair_products`."""
-    step = n_terms * -(-_least_rows(rows.shape[1]) // n_terms)
-    own = []
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        products = pair_products(some, some.copy())
-        own += [products[one : one + n_terms, one : one + n_terms] for one in range(0, len(some), n_terms)]
-    return np.stack(own)
+def self_products(rows: Float[np.ndarray, "spaces numbers"]) -> Float[np.ndarray, " spaces"]:
+    """Return the inner product of each row with itself, of the same bits as `pair_products`."""
+    step = _least_rows(rows.shape[1])
+    runs = [rows[start : start + step] for start in range(0, len(rows), step)]
+    return np.concatenate([np.diagonal(pair_products(run, run.copy())) for run in runs])
 
 
 def _least_rows(n_numbers: int) -> int:
@@ -97,19 +93,17 @@ def matrix_cosines(
     precision = narrow_type() if form.precision is np.float32 else form.precision
     sums = _pass_over_tiles(matrices, sides, sets, needed, precision)
     centering = form.centering
-    shifts = np.array([np.zeros(sets.n_sets) if matrix.shifts is None else matrix.shifts for matrix in matrices])
     diagonals = np.array([matrix.diagonal for matrix in matrices]) if centering == "zero_diagonal" else None
     cosines = np.full((sets.n_sets, len(sides[0]), len(sides[1])), np.nan)
     for place, points in enumerate(sets.points):
         if points.sum() < _FEWEST_POINTS[centering]:
             continue
-        of_set = sums.of_set(place, shifts[:, place], sides)
         diagonal = None if diagonals is None else diagonals[:, points]
-        cross, own = of_set.products, of_set.own
-        for factor, effects in _effects(of_set.row_sums, diagonal, centering):
+        cross, own = sums.of_pairs[place], sums.of_spaces[place].copy()
+        for factor, effects in _effects(sums.of_rows[place][:, points], diagonal, centering):
             cross = cross + factor * pair_products(effects[sides[0]], effects[sides[1]])
-            own = own + factor * self_products(effects)[:, 0, 0]
-        least = np.maximum(_NO_ENERGY * of_set.own, form.least_energy * points.sum() ** 2)
+            own = own + factor * self_products(effects)
+        least = np.maximum(_NO_ENERGY * sums.of_spaces[place], form.least_energy * points.sum() ** 2)
         own[~(own > least)] = np.nan
         cosines[place] = np.clip(cross / np.sqrt(own[sides[0], None] * own[sides[1]]), -1, 1)
     return cosines
@@ -137,98 +131,15 @@ def _effects(
 
 
 @dataclass(frozen=True)
-class _SetSums:
-    """On one set of points, before centering: ⟨K, L⟩ of the pairs, ‖K‖² and row sums of the spaces."""
-
-    products: Float[np.ndarray, "sources targets"]
-    own: Float[np.ndarray, " spaces"]
-    row_sums: Float[np.ndarray, "spaces points"]
-
-
-@dataclass
 class _Sums:
-    """Sums over tiles, filled in tile by tile; a row a space and term.
+    """Sums over the tiles inside each set of points, before centering: ⟨K, L⟩ of pairs, ‖K‖² and row sums of spaces.
 
-    ``of_pairs`` and ``of_spaces``: of each set of points, over the tiles inside it: a difference of sums would lose the
-    digits of all points but a far one. ``by_class``: row sums over the points of each class of cells.
+    A difference of sums, all less one half, would lose the digits of all points but a far one.
     """
 
-    sets: PointSets
-    n_terms: int
-    of_pairs: Float[np.ndarray, "sums source_rows target_rows"]
-    of_spaces: Float[np.ndarray, "sums spaces terms terms"]
-    by_class: Float[np.ndarray, "rows points classes"]
-
-    def _places(self, cells: tuple[int, int]) -> list[int]:
-        """Return the sets of points that have both cells."""
-        return [int(place) for place in np.flatnonzero(self.sets.cells[:, cells].all(axis=1))]
-
-    def add_pairs(
-        self,
-        cells: tuple[int, int],
-        block: tuple[slice, slice],
-        products: Float[np.ndarray, "some_sources some_targets"],
-    ) -> None:
-        """Add the products of tiles of two cells; a tile off the diagonal stands for two."""
-        if cells[0] != cells[1]:
-            products *= 2
-        for place in self._places(cells):
-            self.of_pairs[place][block] += products
-
-    def add_own(self, cells: tuple[int, int], products: Float[np.ndarray, "spaces terms terms"]) -> None:
-        """Add the products of the tiles of each space with its own."""
-        for place in self._places(cells):
-            self.of_spaces[place] += products * (1 if cells[0] == cells[1] else 2)
-
-    def add_rows(
-        self,
-        cell: int,
-        cells: slice,
-        by_cell: Float[np.ndarray, "rows tile_rows run_cells"],
-        by_column: Float[np.ndarray, "rows tile_columns"],
-    ) -> None:
-        """Add the sums of the tiles of one cell and a run of cells to those of their rows, and of their columns."""
-        bounds, classes = self.sets.bounds, self.sets.classes
-        rows = slice(int(bounds[cell]), int(bounds[cell + 1]))
-        for place, other in enumerate(range(cells.start, cells.stop)):
-            columns = slice(int(bounds[other]), int(bounds[other + 1]))
-            self.by_class[:, rows, classes[other]] += by_cell[:, :, place]
-            if other != cell:
-                start = int(bounds[cells.start])
-                of_columns = by_column[:, columns.start - start : columns.stop - start]
-                self.by_class[:, columns, classes[cell]] += of_columns
-
-    def of_set(
-        self,
-        place: int,
-        shifts: Float[np.ndarray, " spaces"],
-        sides: Sides,
-    ) -> _SetSums:
-        """Return the sums of one set of points; matrices are K + shift K', by their terms."""
-        points, n_terms = self.sets.points[place], self.n_terms
-        of_pairs, of_spaces = self.of_pairs[place], self.of_spaces[place]
-        inside = np.unique(self.sets.classes[self.sets.cells[place]])
-        row_sums = self.by_class[:, points][:, :, inside].sum(axis=2)
-        if n_terms == 1:
-            return _SetSums(of_pairs, of_spaces[:, 0, 0].copy(), row_sums)
-        # A pair has the same bits whichever of its spaces is the source: both mixed terms are added first.
-        terms = [[of_pairs[first::2, second::2] for second in range(2)] for first in range(2)]
-        of_source, of_target = shifts[sides[0], None], shifts[sides[1]]
-        mixed = of_source * terms[1][0] + of_target * terms[0][1]
-        products = terms[0][0] + mixed + of_source * of_target * terms[1][1]
-        own = of_spaces[:, 0, 0] + 2 * shifts * of_spaces[:, 0, 1] + shifts**2 * of_spaces[:, 1, 1]
-        return _SetSums(products, own, row_sums[::n_terms] + shifts[:, None] * row_sums[1::n_terms])
-
-
-def _no_sums(n_spaces: int, n_terms: int, sides: Sides, sets: PointSets) -> _Sums:
-    n_points, n_sums = len(sets.order), sets.n_sets
-    return _Sums(
-        sets,
-        n_terms,
-        np.zeros((n_sums, len(sides[0]) * n_terms, len(sides[1]) * n_terms)),
-        np.zeros((n_sums, n_spaces, n_terms, n_terms)),
-        np.zeros((n_spaces * n_terms, n_points, int(sets.classes.max()) + 1)),
-    )
+    of_pairs: Float[np.ndarray, "sets sources targets"]
+    of_spaces: Float[np.ndarray, "sets spaces"]
+    of_rows: Float[np.ndarray, "sets spaces points"]
 
 
 def _pass_over_tiles(
@@ -238,44 +149,98 @@ def _pass_over_tiles(
     wanted: Bool[np.ndarray, "sources targets"],
     precision: type[np.floating[Any]],
 ) -> _Sums:
-    """Return the sums over all tiles; each tile of each space is made once."""
-    n_terms, bounds = matrices[0].n_terms, sets.bounds
-    sums = _no_sums(len(matrices), n_terms, sides, sets)
-    n_rows = len(matrices) * n_terms
-    blocks = list(_blocks(wanted, n_terms))
-    sources, targets = ((side[:, None] * n_terms + np.arange(n_terms)).ravel() for side in sides)
-    for cell in range(len(bounds) - 1):
-        rows = slice(int(bounds[cell]), int(bounds[cell + 1]))
-        n_tile_rows = rows.stop - rows.start
-        for cells, columns in sets.runs(cell):
-            edges = (bounds[cells.start : cells.stop + 1] - columns.start).tolist()
-            inside = [slice(*edge) for edge in pairwise(edges)]
-            flat = [np.empty((n_rows, n_tile_rows * (one.stop - one.start)), dtype=precision) for one in inside]
-            by_cell = np.empty((n_rows, n_tile_rows, len(inside)))
-            by_column = np.empty((n_rows, columns.stop - columns.start))
-            members = sets.cells_of(cells)
-            for place, term in enumerate(term for matrix in matrices for term in matrix.tile(rows, columns)):
-                for one, of_cell in zip(inside, flat, strict=True):
-                    of_cell[place].reshape(n_tile_rows, -1)[:] = term[:, one]
-                by_cell[place], by_column[place] = term @ members, term.sum(axis=0)
-            sums.add_rows(cell, cells, by_cell, by_column)
-            for other, of_cell in zip(range(cells.start, cells.stop), flat, strict=True):
-                sums.add_own((cell, other), self_products(of_cell, n_terms))
-                of_targets = of_cell[targets]
-                for block, reach in blocks:
-                    sums.add_pairs(
-                        (cell, other), (block, reach), pair_products(of_cell[sources[block]], of_targets[reach])
-                    )
+    """Return the sums over all tiles; each tile of each space is made once.
+
+    The matrix of a half, which has a bandwidth of its own, is K + shift K'. A tile is then multiplied once for all
+    points and once for each half that has both its cells: on average twice, where terms one by one were four products.
+    """
+    n_spaces, n_points = len(matrices), len(sets.order)
+    sums = _Sums(
+        np.zeros((sets.n_sets, len(sides[0]), len(sides[1]))),
+        np.zeros((sets.n_sets, n_spaces)),
+        np.zeros((sets.n_sets, n_spaces, n_points)),
+    )
+    blocks = list(_blocks(wanted))
+    shifts = None if matrices[0].shifts is None else np.array([matrix.shifts for matrix in matrices])
+    for cell in range(sets.n_cells):
+        for cells, _ in sets.runs(cell):
+            for other, places, tiles in _tiles(matrices, shifts, sets, cell, cells, precision, sums.of_rows):
+                # A tile off the diagonal stands for two.
+                weight = 1 if other == cell else 2
+                sums.of_spaces[places] += weight * self_products(tiles)
+                of_targets = tiles[sides[1]]
+                for sources, targets in blocks:
+                    products = pair_products(tiles[sides[0][sources]], of_targets[targets])
+                    products *= weight
+                    for place in places:
+                        sums.of_pairs[place, sources, targets] += products
     return sums
 
 
-def _blocks(wanted: Bool[np.ndarray, "sources targets"], n_terms: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of products that hold all wanted pairs, 96 sources at a time."""
-    step = max(1, 96 // n_terms)
-    for start in range(0, len(wanted), step):
-        columns = np.flatnonzero(wanted[start : start + step].any(axis=0))
+def _tiles(
+    matrices: Sequence[TiledMatrix],
+    shifts: Float[np.ndarray, "spaces sets"] | None,
+    sets: PointSets,
+    cell: int,
+    cells: slice,
+    precision: type[np.floating[Any]],
+    row_sums: Float[np.ndarray, "sets spaces points"],
+) -> Iterator[tuple[int, list[int], Float[np.ndarray, "spaces numbers"]]]:
+    """Yield the tiles of a cell with each of some others: which one, the sets they count for, and a row a space.
+
+    Adds the sums of rows and of columns to ``row_sums``.
+    """
+    bounds = sets.bounds
+    rows, columns = (slice(int(bounds[run.start]), int(bounds[run.stop])) for run in (slice(cell, cell + 1), cells))
+    height, members = rows.stop - rows.start, sets.cells_of(cells)
+    inside = [slice(*edges) for edges in pairwise((bounds[cells.start : cells.stop + 1] - columns.start).tolist())]
+    shared = [np.flatnonzero(sets.cells[:, [cell, other]].all(axis=1)).tolist() for other in range(*_ends(cells))]
+    # Without a bandwidth one tile counts for all sets; with one each has its own.
+    of_sets = [[places] if shifts is None else [[place] for place in places] for places in shared]
+    tiles = [
+        [np.empty((len(matrices), height, one.stop - one.start), dtype=precision) for _ in of_one]
+        for one, of_one in zip(inside, of_sets, strict=True)
+    ]
+    n_terms = 1 if shifts is None else 2
+    by_cell = np.empty((n_terms, len(matrices), height, len(inside)))
+    by_column = np.empty((n_terms, len(matrices), columns.stop - columns.start))
+    for space, matrix in enumerate(matrices):
+        made = matrix.with_derivative(rows, columns) if matrix.with_derivative else (matrix.tile(rows, columns),)
+        for term, values in enumerate(made):
+            by_cell[term, space], by_column[term, space] = values @ members, values.sum(axis=0)
+        whole, *derivative = (values.astype(precision, copy=False) for values in made)
+        for one, of_one, some in zip(inside, of_sets, tiles, strict=True):
+            for (place, *_), tile in zip(of_one, some, strict=True):
+                if shifts is None or not place:
+                    tile[space] = whole[:, one]
+                else:
+                    np.multiply(derivative[0][:, one], precision(shifts[space, place]), out=tile[space])
+                    tile[space] += whole[:, one]
+    for index, (other, one) in enumerate(zip(range(*_ends(cells)), inside, strict=True)):
+        for place in shared[index]:
+            of_rows, of_columns = by_cell[0, :, :, index], by_column[0, :, one]
+            if shifts is not None and place:
+                of_rows = of_rows + shifts[:, place, None] * by_cell[1, :, :, index]
+                of_columns = of_columns + shifts[:, place, None] * by_column[1, :, one]
+            row_sums[place, :, rows] += of_rows
+            if other != cell:
+                row_sums[place, :, columns.start + one.start : columns.start + one.stop] += of_columns
+        for places, some in zip(of_sets[index], tiles[index], strict=True):
+            yield other, places, some.reshape(len(matrices), -1)
+
+
+def _ends(cells: slice) -> tuple[int, int]:
+    return cells.start, cells.stop
+
+
+# Sources that are multiplied at a time: products of fewer rows take longer by a tenth.
+_SOURCES_AT_ONCE = 192
+
+
+def _blocks(wanted: Bool[np.ndarray, "sources targets"]) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of products that hold all wanted pairs."""
+    for start in range(0, len(wanted), _SOURCES_AT_ONCE):
+        sources = slice(start, min(start + _SOURCES_AT_ONCE, len(wanted)))
+        columns = np.flatnonzero(wanted[sources].any(axis=0))
         if len(columns):
-            yield (
-                slice(start * n_terms, min(start + step, len(wanted)) * n_terms),
-                slice(int(columns[0]) * n_terms, (int(columns[-1]) + 1) * n_terms),
-            )
+            yield sources, slice(int(columns[0]), int(columns[-1]) + 1)

@@ -1,10 +1,32 @@
-"""Compiled loops over the shared entries of two lists of neighbors, a row a point."""
+"""Compiled loops that list nearest neighbors, and over the shared entries of two lists, a row a point."""
 
 from typing import no_type_check
 
 import numpy as np
 
 from lfm_tasks.compiling import compiled
+
+
+@compiled
+@no_type_check
+def largest_of_rows(numbers, own, n_chosen):
+    """Return the places of the largest numbers of each row, falling; of equal ones the first; place ``own`` left out."""
+    n_rows, n_columns = numbers.shape
+    chosen = np.empty((n_rows, n_chosen), dtype=np.int64)
+    largest = np.empty(n_chosen)
+    for i in range(n_rows):
+        n_found = 0
+        for j in range(n_columns):
+            number = numbers[i, j]
+            if j == own[i] or (n_found == n_chosen and not number > largest[n_chosen - 1]):
+                continue
+            place = min(n_found, n_chosen - 1)
+            while place > 0 and number > largest[place - 1]:
+                largest[place], chosen[i, place] = largest[place - 1], chosen[i, place - 1]
+                place -= 1
+            largest[place], chosen[i, place] = number, j
+            n_found = min(n_found + 1, n_chosen)
+    return chosen
 
 
 @compiled

@@ -4,14 +4,14 @@ A `MatrixForm` says how a measure is the cosine of two such matrices after cente
 of spaces from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt
+from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.errors import DataError
 
@@ -20,10 +20,8 @@ _MOST_TILE_ROWS = 128
 # Runs of points, and points of a run, whose columns estimate the effects of rows that are taken off before tiles become
 # float32. The estimate may be rough: centering is completed exactly, from sums of rows.
 _SAMPLE_RUNS, _SAMPLE_RUN = 8, 32
-# Squared distances that are kept for a second look, in float32: those of 4,096 points.
-_MOST_KEPT = 1 << 24
-# By how many bits the bins of sets of points are wider than those of all: .1 % wide, and interpolated.
-_COARSER = 2
+# Entries of a matrix that are kept for a second look: those of 4,096 points.
+MOST_KEPT = 1 << 24
 # Spread of a space, relative to its largest number, below which it is rounding.
 _NO_SPREAD = 1e-13
 
@@ -98,11 +96,11 @@ class PointSets:
         return np.repeat(np.eye(len(sizes)), sizes, axis=0)
 
     def runs(self, first: int = 0) -> list[tuple[slice, slice]]:
-        """Return (cells, points) of runs of cells from the ``first`` on, of at most 512 points: widths of tiles."""
+        """Return (cells, points) of runs of cells from the ``first`` on, of at most 256 points: widths of tiles."""
         runs, start = [], first
         for cell in range(first + 1, self.n_cells + 1):
             is_last = cell == self.n_cells
-            if is_last or self.bounds[cell + 1] - self.bounds[start] > 4 * _MOST_TILE_ROWS:
+            if is_last or self.bounds[cell + 1] - self.bounds[start] > 2 * _MOST_TILE_ROWS:
                 runs.append((slice(start, cell), slice(int(self.bounds[start]), int(self.bounds[cell]))))
                 start = cell
         return runs
@@ -165,8 +163,36 @@ def constant_sets(space: SpaceRows, sets: PointSets) -> Bool[np.ndarray, " sets"
     return np.array(spreads) <= _NO_SPREAD_OF_SET * spreads[0]
 
 
-# Of two runs of points: one array, or an array and its derivative.
-TileFunction = Callable[[slice, slice], tuple[Float[np.ndarray, "rows columns"], ...]]
+Tile = Float[np.ndarray, "rows columns"]
+# Of two runs of points: their part of a matrix.
+TileFunction = Callable[[slice, slice], Tile]
+
+
+@dataclass(frozen=True)
+class MatrixConstants:
+    """What is computed once of a matrix: given to its form once more, it spares passes over pairs of points.
+
+    Parameters
+    ----------
+    effects
+        What is taken off rows and columns before tiles become float32, where that is more than a number.
+    variance
+        σ², where there is a bandwidth.
+    shifts
+        The change of log σ² in each set of points.
+    table
+        Where ranks are taken.
+    """
+
+    effects: Float[np.ndarray, " points"] | None = None
+    variance: float | None = None
+    shifts: Float[np.ndarray, " sets"] | None = None
+    table: "RankTable | None" = None
+
+    def at(self, points: Int[np.ndarray, " some"]) -> "MatrixConstants":
+        """Return the constants of the matrix of some of the points, or of all in another order, as one set."""
+        effects = None if self.effects is None else self.effects[points]
+        return MatrixConstants(effects, self.variance, None, self.table)
 
 
 @dataclass(frozen=True)
@@ -176,24 +202,24 @@ class TiledMatrix:
     Parameters
     ----------
     tile
-        Returns, of two runs of points, the matrix, and its derivative by log σ² where it has a bandwidth.
+        Returns the matrix of two runs of points.
+    with_derivative
+        Returns with it its derivative by log σ²; None where it has no bandwidth, or no set of points but all.
     diagonal
         The diagonal, where centering asks for it.
-    shifts
-        The change of log σ² in each set of points; None without a bandwidth.
     constants
-        σ², then the shifts: given to the form once more, they spare two passes over all pairs of points.
+        None of a matrix that has none.
     """
 
     tile: TileFunction
+    with_derivative: Callable[[slice, slice], tuple[Tile, Tile]] | None = None
     diagonal: Float[np.ndarray, " points"] | None = None
-    shifts: Float[np.ndarray, " sets"] | None = None
-    constants: Float[np.ndarray, " constants"] | None = None
+    constants: MatrixConstants | None = None
 
     @property
-    def n_terms(self) -> int:
-        """How many arrays a tile has."""
-        return 1 if self.shifts is None else 2
+    def shifts(self) -> Float[np.ndarray, " sets"] | None:
+        """The change of log σ² in each set of points; None without a derivative."""
+        return None if self.with_derivative is None or self.constants is None else self.constants.shifts
 
 
 @dataclass(frozen=True)
@@ -219,7 +245,7 @@ class MatrixForm:
         ‖K‖²/n² below which K is rounding: kernels are of order 1 before they are centered.
     """
 
-    of_rows: Callable[[SpaceRows, PointSets, Float[np.ndarray, " constants"] | None], TiledMatrix]
+    of_rows: Callable[[SpaceRows, PointSets, MatrixConstants | None], TiledMatrix]
     centering: Centering = "double"
     of_cosine: Callable[[Float[np.ndarray, "*pairs"]], Float[np.ndarray, "*pairs"]] | None = None
     has_bandwidth: bool = False
@@ -232,10 +258,10 @@ def linear_matrix(centering: Centering) -> MatrixForm:
     """Return the form of inner products of centered rows."""
 
     def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
-        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
-            return (_without_diagonal(_products(space.rows, rows, columns), rows, columns, centering),)
+        def tile(rows: slice, columns: slice) -> Tile:
+            return _without_diagonal(_products(space.rows, rows, columns), rows, columns, centering)
 
-        return TiledMatrix(tile, _squares(space.rows))
+        return TiledMatrix(tile, diagonal=_squares(space.rows))
 
     return MatrixForm(of_rows, centering, least_energy=0.0)
 
@@ -248,24 +274,35 @@ def radial_matrix(
     The kernel of a set of points is that of all points plus its derivative by log σ², unless σ² is ``fixed``.
     """
 
-    def of_rows(
-        space: SpaceRows, sets: PointSets, constants: Float[np.ndarray, " constants"] | None = None
-    ) -> TiledMatrix:
-        squared = _squared_distances(space)
+    def of_rows(space: SpaceRows, sets: PointSets, constants: MatrixConstants | None = None) -> TiledMatrix:
+        has_shifts = not fixed and sets.n_sets > 1
+        if constants is not None and constants.variance is not None:
+            variance = constants.variance
+        else:
+            medians = np.zeros(1 + sets.n_sets) if fixed else _medians(_squared_distances(space), sets)
+            variance, constants = bandwidth(float(medians[0]), space.unit), None
+        # A bandwidth of 0, of a space most of whose points are equal: every kernel is 1, as its definition says.
+        exponents = _squared_distances(space, -1 / (2 * variance) if variance > 0 else 0.0)
+
+        def kernel(rows: slice, columns: slice) -> Tile:
+            values = exponents(rows, columns)
+            return np.asarray(np.exp(values, out=values))
+
         if constants is None:
-            medians = np.zeros(1 + sets.n_sets) if fixed else _medians(squared, sets)
-            constants = np.concatenate([[bandwidth(float(medians[0]), space.unit)], medians[1:]])
-        variance = float(constants[0])
+            effects = _rough_effects(kernel, len(sets.order))
+            constants = MatrixConstants(effects, variance, medians[1:] if has_shifts else None)
+        less_effects = _less_effects(constants.effects, centering)
 
-        def radial(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
-            exponents = squared(rows, columns)
-            # A bandwidth of 0, of a space most of whose points are equal: every kernel is 1, as its definition says.
-            exponents *= -1 / (2 * variance) if variance > 0 else 0.0
-            kernel = np.exp(exponents)
-            return (kernel,) if fixed else (kernel, np.multiply(kernel, -exponents, out=exponents))
+        def with_derivative(rows: slice, columns: slice) -> tuple[Tile, Tile]:
+            values = exponents(rows, columns)
+            made = np.exp(values)
+            values *= made
+            return less_effects(made, rows, columns), np.negative(values, out=values)
 
-        matrix = _roughly_centered(radial, sets, centering)
-        return TiledMatrix(matrix, None, None if fixed else constants[1:], constants)
+        def tile(rows: slice, columns: slice) -> Tile:
+            return less_effects(kernel(rows, columns), rows, columns)
+
+        return TiledMatrix(tile, with_derivative if has_shifts else None, constants=constants)
 
     return MatrixForm(of_rows, centering, has_bandwidth=not fixed)
 
@@ -273,14 +310,20 @@ def radial_matrix(
 def distance_matrix() -> MatrixForm:
     """Return the form of euclidean distances, centered."""
 
-    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+    def of_rows(space: SpaceRows, sets: PointSets, constants: MatrixConstants | None = None) -> TiledMatrix:
         squared = _squared_distances(space)
 
-        def distances(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
-            tile = squared(rows, columns)
-            return (np.sqrt(tile, out=tile),)
+        def distances(rows: slice, columns: slice) -> Tile:
+            values = squared(rows, columns)
+            return np.asarray(np.sqrt(values, out=values))
 
-        return TiledMatrix(_roughly_centered(distances, sets, "double"))
+        constants = constants or MatrixConstants(_rough_effects(distances, len(sets.order)))
+        less_effects = _less_effects(constants.effects, "double")
+
+        def tile(rows: slice, columns: slice) -> Tile:
+            return less_effects(distances(rows, columns), rows, columns)
+
+        return TiledMatrix(tile, constants=constants)
 
     return MatrixForm(of_rows, "double", lambda cosines: np.sqrt(np.maximum(cosines, 0)))
 
@@ -297,10 +340,10 @@ def correlation_matrix() -> MatrixForm:
         total = units.sum(axis=0, dtype=np.float64)
         mean = float((total @ total - n_points) / (n_points * (n_points - 1)))
 
-        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
+        def tile(rows: slice, columns: slice) -> Tile:
             correlations = _products(units, rows, columns)
             correlations -= mean
-            return (_fill_diagonal(correlations, rows, columns),)
+            return _fill_diagonal(correlations, rows, columns)
 
         return TiledMatrix(tile)
 
@@ -313,21 +356,14 @@ def rank_matrix() -> MatrixForm:
     Ranks are counted, not sorted: see `_RankTable`. In halves they are those among all points.
     """
 
-    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+    def of_rows(space: SpaceRows, sets: PointSets, constants: MatrixConstants | None = None) -> TiledMatrix:
         units = _standardized(space)
+        table = (constants and constants.table) or _rank_table(units, sets)
 
-        def dissimilarities(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-            correlations = _products(units, rows, columns)
-            np.subtract(1, correlations, out=correlations)
-            correlations[correlations < _NO_DISSIMILARITY] = 0
-            return _fill_diagonal(correlations, rows, columns)
+        def tile(rows: slice, columns: slice) -> Tile:
+            return _fill_diagonal(table.shares_below(_products(units, rows, columns)) - 0.5, rows, columns)
 
-        table = _rank_table(dissimilarities, sets)
-
-        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
-            return (_fill_diagonal(table.shares_below(dissimilarities(rows, columns)) - 0.5, rows, columns),)
-
-        return TiledMatrix(tile)
+        return TiledMatrix(tile, constants=MatrixConstants(table=table))
 
     return MatrixForm(of_rows, "pairs", has_table=True)
 
@@ -337,65 +373,53 @@ _NO_DISSIMILARITY = 1e-12
 
 
 @dataclass(frozen=True)
-class _RankTable:
-    """The distribution of numbers in bins, each bin as a uniform distribution of its mean and deviation.
+class RankTable:
+    """The distribution of 1 − r in bins, each bin as a uniform distribution of its mean and deviation.
 
-    A bin: a power of two, in 2,048 steps, of the distance from ``center``, which most numbers are near. Ties have their
-    mean rank: alone in a bin, they have no deviation. ``index``: of the bins from ``first`` on, which row of the others
-    they are.
+    A bin: a power of two, in 256 steps, of the distance from ``center``, which most numbers are near. Ties have their
+    mean rank: alone in a bin, they have no deviation. ``index``: of the bins from ``first`` on, which row of ``shares``
+    they are. ``shares``: see `point_loops.shares_below`.
     """
 
     center: float
     first: int
     index: Int[np.ndarray, " bins"]
-    below: Float[np.ndarray, " present"]
-    shares: Float[np.ndarray, " present"]
-    middles: Float[np.ndarray, " present"]
-    widths: Float[np.ndarray, " present"]
+    shares: Float[np.ndarray, "present 4"]
 
-    def shares_below(self, values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-        """Return the share of numbers below each of them, half of its equals counted."""
-        keys = _rising_keys(values, self.center)
-        rows = self.index[np.clip((keys >> 12).astype(np.int64) - self.first, 0, len(self.index) - 1)]
-        inside = ((keys & np.uint32(4095)) - self.middles[rows]) / self.widths[rows] + 0.5
-        return np.asarray(self.below[rows] + self.shares[rows] * np.clip(inside, 0, 1))
+    def shares_below(self, correlations: Tile) -> Tile:
+        """Return the share of numbers below each 1 − r, half of its equals counted."""
+        from lfm_tasks.measures.point_loops import shares_below  # numba, which takes .3 s to import
+
+        return np.asarray(
+            shares_below(correlations, self.center, _NO_DISSIMILARITY, self.first, self.index, self.shares)
+        )
 
 
-def _rising_keys(values: Float[np.ndarray, "rows columns"], center: float) -> UInt[np.ndarray, "rows columns"]:
-    """Return whole numbers that rise with the numbers: the bits of their difference to the center in float32."""
-    bits = (values - center).astype(np.float32).view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+def _rank_table(units: Float[np.ndarray, "points features"], sets: PointSets) -> RankTable:
+    from lfm_tasks.measures.point_loops import BITS_IN_BIN, count_keys  # numba, which takes .3 s to import
 
-
-def _rank_table(values: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets) -> _RankTable:
-    runs = sets.runs()
-    n_points = len(sets.order)
-    sample = values(runs[0][1], runs[-1][1])
-    center = float(np.median(sample))
-    counts, sums, squares = (np.zeros(1 << 20) for _ in range(3))
+    runs, n_points = sets.runs(), len(units)
+    center = float(np.median(1 - _products(units, runs[0][1], runs[-1][1])))
+    counts, sums, squares = np.zeros((3, 1 << (32 - BITS_IN_BIN)), dtype=np.int64)
     for place, (_, rows) in enumerate(runs):
         for _, columns in runs[place:]:
-            keys = _rising_keys(values(rows, columns), center)
-            # Tiles off the diagonal stand for two; a point is no pair with itself.
-            weight = 1 if rows == columns else 2
-            if rows == columns:
-                keys = keys[~np.eye(len(keys), dtype=bool)]
-            bins, places = (keys >> 12).ravel(), (keys & np.uint32(4095)).ravel().astype(np.float64)
-            for total, weights in ((counts, None), (sums, places), (squares, places * places)):
-                total += weight * np.bincount(bins, weights, minlength=len(total))
-    # The diagonal is computed, too, and then left out.
-    counts[int(_rising_keys(np.zeros((1, 1)), center)[0, 0] >> 12)] += 1e-300
-    present = np.flatnonzero(counts)
+            correlations = _products(units, rows, columns)
+            count_keys(correlations, center, _NO_DISSIMILARITY, rows == columns, counts, sums, squares)
     # A product of another shape may differ in its last bit and lie in a bin that was empty: it is in the next one then.
+    present = np.flatnonzero(counts)
     first = int(present[0])
-    index = np.searchsorted(present, np.arange(first, int(present[-1]) + 1)).astype(np.int32)
-    counts, sums, squares = counts[present], sums[present], squares[present]
-    middles = sums / counts
-    deviations = np.sqrt(np.maximum(squares / counts - middles**2, 0))
-    # Places are whole numbers: within rounding of one there is only one.
-    widths = np.where(deviations > 1e-3, np.sqrt(12) * deviations, np.inf)
+    # As small as it can be: a table is kept of each space.
+    narrow = np.uint16 if len(present) < 1 << 16 else np.int32
+    index = np.searchsorted(present, np.arange(first, int(present[-1]) + 1)).astype(narrow)
+    of_bins, middles = counts[present], sums[present] / counts[present]
+    deviations = np.sqrt(np.maximum(squares[present] / of_bins - middles**2, 0))
     n_pairs = n_points * (n_points - 1)
-    return _RankTable(center, first, index, (counts.cumsum() - counts) / n_pairs, counts / n_pairs, middles, widths)
+    shares, upper = of_bins / n_pairs, of_bins.cumsum() / n_pairs
+    # Places are whole numbers: within rounding of one there is only one.
+    slopes = np.where(deviations > 1e-3, shares / (np.sqrt(12) * np.maximum(deviations, 1e-3)), 0.0)
+    offsets = upper - shares / 2 - slopes * middles
+    table = np.stack([upper - shares, upper, offsets, slopes], axis=1).astype(np.float32)
+    return RankTable(center, first, index, table)
 
 
 def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
@@ -414,7 +438,7 @@ def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
 
 def _products(
     of_rows: Float[np.ndarray, "points features"], rows: slice, columns: slice
-) -> Float[np.ndarray, "rows columns"]:
+) -> Tile:
     """Return inner products of two runs of rows, in float64."""
     return np.asarray(of_rows[rows] @ of_rows[columns].T)
 
@@ -424,8 +448,8 @@ def _squares(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, " 
 
 
 def _fill_diagonal(
-    tile: Float[np.ndarray, "rows columns"], rows: slice, columns: slice
-) -> Float[np.ndarray, "rows columns"]:
+    tile: Tile, rows: slice, columns: slice
+) -> Tile:
     """Return the tile with 0 where a point meets itself."""
     same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
     tile[same - rows.start, same - columns.start] = 0
@@ -433,118 +457,127 @@ def _fill_diagonal(
 
 
 def _without_diagonal(
-    tile: Float[np.ndarray, "rows columns"], rows: slice, columns: slice, centering: Centering
-) -> Float[np.ndarray, "rows columns"]:
+    tile: Tile, rows: slice, columns: slice, centering: Centering
+) -> Tile:
     return _fill_diagonal(tile, rows, columns) if centering in ("unbiased", "pairs") else tile
 
 
-def _squared_distances(space: SpaceRows) -> Callable[[slice, slice], Float[np.ndarray, "rows columns"]]:
-    """Return a function to tiles of squared distances; in float64, since near points lose digits in the difference."""
-    squares = _squares(space.rows)
+def _squared_distances(space: SpaceRows, factor: float = 1.0) -> TileFunction:
+    """Return a function to tiles of squared distances times a factor; in float64: near points lose digits.
 
-    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-        products = _products(space.rows, rows, columns)
-        products *= -2
-        products += squares[rows, None]
-        products += squares[columns]
-        return _fill_diagonal(np.maximum(products, 0, out=products), rows, columns)
+    One product gives them: of rows beside their squares and 1.
+    """
+    values, squares = space.rows, _squares(space.rows)
+    nearest = np.maximum if factor >= 0 else np.minimum
+
+    def tile(rows: slice, columns: slice) -> Tile:
+        left = _beside(-2 * factor * values[rows], factor * squares[rows], 1.0)
+        products = left @ _beside(values[columns], 1.0, factor * squares[columns]).T
+        return _fill_diagonal(nearest(products, 0, out=products), rows, columns)
 
     return tile
 
 
-def _roughly_centered(tile: TileFunction, sets: PointSets, centering: Centering) -> TileFunction:
-    """Return tiles less row and column effects that some columns estimate.
+def _beside(
+    rows: Float[np.ndarray, "some features"],
+    first: Float[np.ndarray, " some"] | float,
+    second: Float[np.ndarray, " some"] | float,
+) -> Float[np.ndarray, "some features+2"]:
+    """Return rows with two more columns."""
+    wider = np.empty((len(rows), rows.shape[1] + 2))
+    wider[:, :-2], wider[:, -2], wider[:, -1] = rows, first, second
+    return wider
 
-    Centering takes these effects off exactly. What is left of them before is small, so that float32 loses nothing.
+
+def _rough_effects(tile: TileFunction, n_points: int) -> Float[np.ndarray, " points"]:
+    """Return what some columns tell of the mean of each row, such that those of rows and columns add up.
+
+    The median of the means of eight runs of columns: a far point, and the diagonal, are in one of them.
     """
-    n_points = len(sets.order)
-    starts = np.linspace(0, max(n_points - _SAMPLE_RUN, 0), _SAMPLE_RUNS).astype(int).tolist()
-    sampled = [tile(slice(0, n_points), slice(start, min(start + _SAMPLE_RUN, n_points))) for start in starts]
-    means = [np.median(np.concatenate(columns, axis=1), axis=1) for columns in zip(*sampled, strict=True)]
-    effects = [mean - np.median(mean) / 2 for mean in means]
-
-    def centered(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
-        terms = tile(rows, columns)
-        for term, effect in zip(terms, effects, strict=True):
-            term -= effect[rows, None]
-            term -= effect[columns]
-            _without_diagonal(term, rows, columns, centering)
-        return terms
-
-    return centered
+    width = min(_SAMPLE_RUN, -(-n_points // _SAMPLE_RUNS))
+    starts = np.linspace(0, n_points - width, _SAMPLE_RUNS).astype(int).tolist()
+    means = [tile(slice(0, n_points), slice(start, start + width)).mean(axis=1) for start in starts]
+    effects = np.median(means, axis=0)
+    return np.asarray(effects - np.median(effects) / 2, dtype=np.float32)
 
 
-def _medians(
-    squared: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets
-) -> Float[np.ndarray, " numbers"]:
-    """Return the median of all n² squared distances; and by how much its logarithm differs in each set of points."""
-    runs = sets.runs()
-    places = [(one, other) for one in range(len(runs)) for other in range(one, len(runs))]
-    is_kept = len(sets.order) ** 2 <= _MOST_KEPT
-    kept = {place: _narrow(squared, runs, place) for place in places} if is_kept else {}
+def _less_effects(effects: Float[np.ndarray, " points"], centering: Centering) -> Callable[[Tile, slice, slice], Tile]:
+    """Return a function that takes row and column effects off a tile, in place.
 
-    def tile(place: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
-        return kept[place] if is_kept else _narrow(squared, runs, place)
+    Centering takes effects off exactly. What is left of them before is small, so that float32 loses nothing.
+    """
 
-    counts = np.zeros(1 << 20, dtype=np.int64)
-    for place in places:
-        # Tiles off the diagonal stand for two.
-        counts += (1 + (place[0] != place[1])) * np.bincount(_bins(tile(place)).ravel(), minlength=len(counts))
-    n_below = counts.cumsum()
-    ranks = [(int(n_below[-1]) - 1) // 2, int(n_below[-1]) // 2]
-    first, last = np.searchsorted(n_below, ranks, side="right")
-    near = []
-    for place in places:
-        values = tile(place)
-        bins = _bins(values)
-        near.append(np.repeat(values[(bins >= first) & (bins <= last)], 1 + (place[0] != place[1])))
-    ordered = np.sort(np.concatenate(near))
-    n_before = int(n_below[first - 1]) if first else 0
-    median = float(ordered[[rank - n_before for rank in ranks]].astype(np.float64).mean())
-    shifts = _log_changes(median, tile, places, sets) if median > 0 else np.zeros(sets.n_sets)
-    return np.concatenate([[median], shifts])
+    def less_effects(tile: Tile, rows: slice, columns: slice) -> Tile:
+        tile -= effects[rows, None]
+        tile -= effects[columns]
+        return _without_diagonal(tile, rows, columns, centering)
+
+    return less_effects
 
 
-def _narrow(
-    squared: Callable[[slice, slice], Float[np.ndarray, "rows columns"]],
-    runs: list[tuple[slice, slice]],
-    place: tuple[int, int],
-) -> Float[np.ndarray, "rows columns"]:
-    return squared(runs[place[0]][1], runs[place[1]][1]).astype(np.float32)
+# Numbers of at least 0 are counted by the upper bits of their float32, which order as they do: 32 bins to a power of 2.
+_DROPPED_BITS = 18
+_N_BINS = 1 << (31 - _DROPPED_BITS)
+# Factor between medians beyond which no derivative leads from one to the other.
+_LARGEST_CHANGE = 4
 
 
-def _bins(values: Float[np.ndarray, "rows columns"]) -> UInt[np.ndarray, "rows columns"]:
-    """Return numbers of at least 0 as their upper bits: these order as the numbers do, 4,096 to a power of two."""
-    return values.view(np.uint32) >> 11
+def _medians(squared: TileFunction, sets: PointSets) -> Float[np.ndarray, " numbers"]:
+    """Return the median of all n² squared distances; and by how much its logarithm differs in each set of points.
 
+    NaN where it differs too much. Numbers are counted in bins; then those in the bins of medians are put in order.
+    """
+    from lfm_tasks.measures.point_loops import count_in_bins, of_bins  # numba, which takes .3 s to import
 
-def _log_changes(
-    median: float,
-    tile: Callable[[tuple[int, int]], Float[np.ndarray, "rows columns"]],
-    places: list[tuple[int, int]],
-    sets: PointSets,
-) -> Float[np.ndarray, " sets"]:
-    """Return log(median of a set/median of all) of squared distances; NaN beyond a factor 4, where no step leads to."""
-    first = int(_bins(np.array([[median / 4]], dtype=np.float32))[0, 0] >> _COARSER)
-    # Four powers of 2, and what lies below and above them.
-    counts = np.zeros((sets.n_sets, 4 * (1 << (12 - _COARSER)) + 2), dtype=np.int64)
-    runs, bounds = sets.runs(), sets.bounds
-    for one, other in places:
-        (cells, rows), (others, columns) = runs[one], runs[other]
-        bins = (_bins(tile((one, other))) >> _COARSER).astype(np.int64) - first + 1
-        np.clip(bins, 0, counts.shape[1] - 1, out=bins)
-        for cell in range(cells.start, cells.stop):
-            of_cell = bins[bounds[cell] - rows.start : bounds[cell + 1] - rows.start]
-            for partner in range(max(cell, others.start), others.stop):
-                inside = of_cell[:, bounds[partner] - columns.start : bounds[partner + 1] - columns.start]
-                found = np.bincount(inside.ravel(), minlength=counts.shape[1])
-                counts[sets.cells[:, cell] & sets.cells[:, partner]] += found * (1 if cell == partner else 2)
-    n_below = counts.cumsum(axis=1)
-    middles = np.full(sets.n_sets, np.nan)
-    for place, (of_set, below) in enumerate(zip(counts, n_below, strict=True)):
-        middle = int(np.searchsorted(below, below[-1] / 2))
-        if 0 < middle < counts.shape[1] - 1:
-            edges = np.array([(first - 1 + middle) << (11 + _COARSER), (first + middle) << (11 + _COARSER)])
-            low, high = edges.astype(np.uint32).view(np.float32).astype(np.float64)
-            middles[place] = low + (high - low) * (below[-1] / 2 - below[middle - 1]) / of_set[middle]
-    return np.log(middles / middles[0])
+    runs, bounds, classes = sets.runs(), sets.bounds, sets.classes.tolist()
+    places = [(one, other) for place, one in enumerate(runs) for other in runs[place:]]
+    is_kept = len(sets.order) ** 2 <= MOST_KEPT
+    kept: list[Int[np.ndarray, "rows columns"]] = []
+
+    def by_cells() -> Iterator[tuple[tuple[int, int], int, Int[np.ndarray, "rows columns"]]]:
+        """Yield the classes of two cells, for how many tiles theirs stands, and its numbers as bits of float32."""
+        for index, ((cells, rows), (others, columns)) in enumerate(places):
+            if index < len(kept):
+                values = kept[index]
+            else:
+                # 0 is added since the bits of −0 are not those of 0.
+                values = (squared(rows, columns) + 0.0).astype(np.float32).view(np.int32)
+                kept.extend([values] * is_kept)
+            for cell in range(cells.start, cells.stop):
+                of_cell = values[bounds[cell] - rows.start : bounds[cell + 1] - rows.start]
+                for other in range(max(cell, others.start), others.stop):
+                    inside = of_cell[:, bounds[other] - columns.start : bounds[other + 1] - columns.start]
+                    yield (classes[cell], classes[other]), 1 + (cell != other), inside
+
+    n_classes = max(classes) + 1
+    counts = np.zeros((n_classes, n_classes, _N_BINS), dtype=np.int64)
+    for pair, weight, bits in by_cells():
+        count_in_bins(bits, _DROPPED_BITS, weight, counts[pair])
+    members = np.zeros((sets.n_sets, n_classes), dtype=bool)
+    members[:, classes] = sets.cells
+    together = members[:, :, None] & members[:, None, :]
+    n_below = np.tensordot(together.astype(np.int64), counts, 2).cumsum(axis=1)
+    ranks = np.stack([np.maximum(n_below[:, -1] - 1, 0) // 2, n_below[:, -1] // 2], axis=1)
+    bins = np.array([np.searchsorted(below, both, side="right") for below, both in zip(n_below, ranks, strict=True)])
+    bins = np.minimum(bins, _N_BINS - 1)  # of a set without points
+    is_near = np.zeros(_N_BINS, dtype=bool)
+    is_near[bins] = True
+    near: dict[tuple[int, int], list[Int[np.ndarray, " some"]]] = {}
+    for pair, weight, bits in by_cells():
+        near.setdefault(pair, []).append(np.repeat(of_bins(bits, _DROPPED_BITS, is_near), weight))
+    medians = np.full(sets.n_sets, np.nan)
+    for place, (first, last) in enumerate(bins.tolist()):
+        if not n_below[place, -1]:
+            continue
+        found = np.concatenate([run for pair, some in near.items() if together[place][pair] for run in some])
+        its_bins = found >> _DROPPED_BITS
+        inside = ranks[place] - (int(n_below[place, first - 1]) if first else 0)
+        ordered = np.partition(found[(its_bins == first) | (its_bins == last)], inside)
+        medians[place] = ordered[inside].view(np.float32).astype(np.float64).mean()
+    if not medians[0] > 0:
+        return np.zeros(1 + sets.n_sets)
+    with np.errstate(divide="ignore"):
+        changes = np.log(medians / medians[0])
+    changes[~(np.abs(changes) <= np.log(_LARGEST_CHANGE))] = np.nan
+    return np.concatenate([medians[:1], changes])
+

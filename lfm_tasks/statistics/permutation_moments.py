@@ -116,6 +116,31 @@ def directed_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
     )
 
 
+# The edges of a directed multigraph.
+_Edges = tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=1024)
+def _connected_pieces(partition: Partition) -> tuple[_Edges, ...]:
+    """Return the connected pieces of the graph of a partition, numbered so that like pieces are equal."""
+    edges = [partition[2 * e : 2 * e + 2] for e in range(len(partition) // 2)]
+    pieces = []
+    while edges:
+        piece, rest = [edges[0]], edges[1:]
+        while joined := [edge for edge in rest if set(edge) & {v for e in piece for v in e}]:
+            piece += joined
+            rest = [edge for edge in rest if edge not in joined]
+        vertices = sorted({v for edge in piece for v in edge})
+        # Numbered in every way: the smallest says which graph it is.
+        named = (
+            tuple(sorted((numbers[vertices.index(a)], numbers[vertices.index(b)]) for a, b in piece))
+            for numbers in permutations(range(len(vertices)))
+        )
+        pieces.append(min(named))
+        edges = rest
+    return tuple(pieces)
+
+
 class _DirectedGraphs:
     """Sums over directed multigraphs of up to three edges: leaves are taken off, one triangle is a product."""
 
@@ -125,29 +150,14 @@ class _DirectedGraphs:
 
     def free_sum(self, partition: Partition) -> float:
         """Return the product over connected pieces."""
-        edges = [partition[2 * e : 2 * e + 2] for e in range(len(partition) // 2)]
-        if any(first == second for first, second in edges):
+        if any(partition[2 * e] == partition[2 * e + 1] for e in range(len(partition) // 2)):
             return 0.0
         total = 1.0
-        while edges:
-            piece, rest = [edges[0]], edges[1:]
-            while joined := [edge for edge in rest if set(edge) & {v for e in piece for v in e}]:
-                piece += joined
-                rest = [edge for edge in rest if edge not in joined]
-            total *= self._connected(piece)
-            edges = rest
+        for piece in _connected_pieces(partition):
+            if piece not in self._known:
+                self._known[piece] = self._sum(piece)
+            total *= self._known[piece]
         return total
-
-    def _connected(self, edges: list[tuple[int, ...]]) -> float:
-        vertices = sorted({v for edge in edges for v in edge})
-        # Numbered in every way: the smallest says which graph it is.
-        named = min(
-            tuple(sorted((numbers[vertices.index(a)], numbers[vertices.index(b)]) for a, b in edges))
-            for numbers in permutations(range(len(vertices)))
-        )
-        if named not in self._known:
-            self._known[named] = self._sum(named)
-        return self._known[named]
 
     def _sum(self, edges: tuple[tuple[int, int], ...]) -> float:
         weights = {v: np.ones(self._matrix.shape[0]) for edge in edges for v in edge}

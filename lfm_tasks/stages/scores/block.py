@@ -159,12 +159,12 @@ def tile_side(n_points: int, n_features: int) -> int:
 
 
 def bytes_together(n_points: int, n_features: int, *, has_table: bool = True) -> int:
-    """Return the bytes of a space that is compared together with others: its rows twice, sums by class, a tile.
+    """Return the bytes of a space that is compared together with others: its rows twice, row sums of sets, a tile.
 
-    A radial kernel has two tiles; ranks have a table. Tiles are as large for all measures.
+    A radial kernel has a tile for all points and for two halves; ranks have a table. Tiles are as large for all.
     """
-    table = 2 << 20 if has_table else 0
-    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512 + table
+    table = 1 << 19 if has_table else 0
+    return 16 * n_points * n_features + 8 * n_points * (1 + N_HALVES) + 3 * 4 * 128 * 256 + table
 
 
 @dataclass(frozen=True)

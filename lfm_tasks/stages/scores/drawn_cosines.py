@@ -43,24 +43,26 @@ class MatrixSpaces:
         """
         moved, matrix = self.of(key)
         if len(moved.rows) > MOST_WHOLE:
-            return lambda order: self.form.of_rows(replace(moved, rows=moved.rows[order]), self.sets, matrix.constants)
+            constants = matrix.constants
+            return lambda order: self.form.of_rows(
+                replace(moved, rows=moved.rows[order]), self.sets, constants and constants.at(order)
+            )
         whole = _whole(matrix, self.sets)
 
         def in_order(order: Int[np.ndarray, " points"]) -> TiledMatrix:
-            def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
-                return tuple(term[order[rows]][:, order[columns]] for term in whole)
+            def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+                return whole[order[rows]][:, order[columns]]
 
             return replace(matrix, tile=tile, diagonal=None if matrix.diagonal is None else matrix.diagonal[order])
 
         return in_order
 
 
-def _whole(matrix: TiledMatrix, sets: PointSets) -> list[Float[np.ndarray, "points points"]]:
-    """Return the arrays of a matrix, made tile by tile: ranks take several times their size while they are made."""
-    whole = [np.empty((len(sets.order),) * 2) for _ in range(matrix.n_terms)]
+def _whole(matrix: TiledMatrix, sets: PointSets) -> Float[np.ndarray, "points points"]:
+    """Return a matrix, made tile by tile: ranks take several times their size while they are made."""
+    whole = np.empty((len(sets.order),) * 2)
     for (_, rows), (_, columns) in product(sets.runs(), repeat=2):
-        for array, values in zip(whole, matrix.tile(rows, columns), strict=True):
-            array[rows, columns] = values
+        whole[rows, columns] = matrix.tile(rows, columns)
     return whole
 
 

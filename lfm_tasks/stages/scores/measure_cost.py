@@ -110,15 +110,16 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
             "products": 2.0 * n_spaces * n * n * d,
             "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
         }
-    # The pass itself; bandwidths, row sums and moments of chance are kept from earlier blocks of a process, of half of
-    # the spaces in zoos of several blocks. A derivative makes two terms of each space.
-    n_once, n_terms = (4, 2) if measure.matrix.has_bandwidth else (2, 1)
+    # The pass itself; bandwidths, tables and sums for chance are kept from earlier blocks of a process, of half of the
+    # spaces in zoos of several blocks. With a bandwidth a tile has its own product in each half that has its points.
+    n_once = 2 if measure.matrix.has_bandwidth or measure.matrix.has_table else 1
+    n_products = 2 if measure.matrix.has_bandwidth else 1
     n_passes = 1 + n_once * (0.5 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
     return {
-        # A tile has 128 x 512 entries.
-        "calls": n_spaces * n_passes * 40 * ceil(n * n / (128 * 512)) + 2000 * n_spaces + 80 * n_pairs,
+        # A tile has 128 x 256 entries.
+        "calls": n_spaces * n_passes * 30 * ceil(n * n / (128 * 256)) + 2000 * n_spaces + 80 * n_pairs,
         # Those of features in double precision, each tile of two that mirror each other once.
-        "products": n_spaces * n_passes * n * n * d + n_pairs * n_terms**2 * n * n,
+        "products": n_spaces * n_passes * n * n * d + n_pairs * n_products * n * n / 2,
         "entries": 8.0 * n_spaces * n_passes * n * n,
     }
 

@@ -25,7 +25,16 @@ from lfm_tasks.measures.matrix_moments import (
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, constant_sets, point_sets, space_rows
+from lfm_tasks.measures.point_matrices import (
+    MatrixConstants,
+    MatrixForm,
+    PointSets,
+    SpaceRows,
+    TiledMatrix,
+    constant_sets,
+    point_sets,
+    space_rows,
+)
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
@@ -231,12 +240,12 @@ def _layout(pairs: list[tuple[str, str]]) -> _PairLayout:
 
 @dataclass(frozen=True)
 class _KeptMatrix:
-    """The costly parts of the matrix of one space: its bandwidth, and sums for chance.
+    """The costly parts of the matrix of one space: its bandwidth, effects of rows, and sums for chance.
 
     ``is_constant``: on which sets all rows are the same, so that the centered matrix is rounding.
     """
 
-    constants: Float[np.ndarray, " constants"] | None
+    constants: MatrixConstants | None
     chance: MatrixChance | MatrixSums | None
     is_constant: Bool[np.ndarray, " sets"]
 
@@ -254,21 +263,22 @@ def _score_matrices(
 ) -> "_Scored":
     """Return the scores of pairs by a measure of matrices."""
     sets = points.sets
-    rows: dict[str, SpaceRows] = {}
+    made: dict[str, TiledMatrix] = {}
     kept: dict[str, _KeptMatrix] = {}
     refused: dict[str, DataError] = {}
     for key in sorted({key for pair in pairs for key in pair}):
         try:
-            rows[key] = space_rows(spaces.rows[key], sets.order)
+            rows = space_rows(spaces.rows[key], sets.order)
             address = spaces.address_of(name, key, has_moments=points.has_moments)
-            kept[key] = kept_for_later(address, partial(_keep_matrix, form, rows[key], points))
+            kept[key] = kept_for_later(address, partial(_keep_matrix, form, rows, points))
+            made[key] = form.of_rows(rows, sets, kept[key].constants)
         except DataError as error:
             refused[key] = error
     usable = [pair for pair in pairs if not set(pair) & refused.keys()]
     if not usable:
         return _Scored(np.empty((sets.n_sets, 0)), None, refused)
     layout = _layout(usable)
-    matrices = [form.of_rows(rows[key], sets, kept[key].constants) for key in layout.keys]
+    matrices = [made[key] for key in layout.keys]
     cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
     is_constant = np.array([kept[key].is_constant for key in layout.keys])
     sources, targets = (is_constant[np.asarray(side)] for side in layout.sides)

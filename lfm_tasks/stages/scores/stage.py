@@ -50,7 +50,7 @@ _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
 # Of spaces that are compared by all pairs of points: just below the `tile_side` of 2,000 × 64, so that no matrix is
 # made twice in a block.
-_LARGEST_SIDE_TOGETHER = 208
+_LARGEST_SIDE_TOGETHER = 304
 
 
 @dataclass(frozen=True)
