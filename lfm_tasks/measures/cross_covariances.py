@@ -23,7 +23,7 @@ from lfm_tasks.statistics.permutation_moments import (
     are_concentrated,
     concentration,
 )
-from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
+from lfm_tasks.statistics.resampling import FEW_DRAWS
 
 Values = Shaped[np.ndarray, "..."]
 
@@ -312,24 +312,50 @@ def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
     return bool(are_concentrated(*concentrations, n_points, is_exact=False))
 
 
+# Probability of what is taken for impossible: p-values near it are no more than an order of magnitude anyway.
+_NEVER = 1e-9
+# By what the argument of the bound grows from one try to the next, and how far.
+_TRIES = 0.2 * 1.3 ** np.arange(24)
+
+
 def may_meet(source: Spread, target: Spread, n_points: int, beyond: float) -> bool:
     """Return whether points with a direction nearly to themselves decide how a score compares with chance.
 
     Rotations have no such points. If two of them meet, the sum of cosines grows by some √(h h'), h and h' their
-    leverages above the mean. Of m and m' of them, m m'/n meet on average, and never ten deviations and ten more. A
-    score that lies farther beyond rotations lies beyond permutations, too.
+    leverages above the mean. Two given points meet in one of n permutations. A score that lies farther beyond rotations
+    than such a sum reaches in all but one of a billion permutations lies beyond permutations, too.
 
     Parameters
     ----------
     beyond
         How far the sum of cosines is above ten deviations beyond the mean of rotations.
     """
-    first, second = source.leverages, target.leverages
+    first, second = np.sqrt(source.leverages), np.sqrt(target.leverages)
     if not len(first) or not len(second):
         return False
-    n_meet = len(first) * len(second) / n_points
-    n_most = min(len(first), len(second), int(n_meet + FAR * np.sqrt(n_meet) + FAR))
-    return beyond <= float(np.sqrt(first[:n_most] * second[:n_most]).sum())
+    # Never more, since no permutation has a larger sum.
+    n_most = min(len(first), len(second))
+    if beyond > first[:n_most] @ second[:n_most]:
+        return False
+    return beyond <= 0 or _log_chance_of_sum(first, second, n_points, beyond) > np.log(_NEVER)
+
+
+def _log_chance_of_sum(
+    first: Float[np.ndarray, " some"], second: Float[np.ndarray, " others"], n_points: int, least: float
+) -> float:
+    """Return a bound of log P(S ≥ least), S the sum of the products of points that meet, as if these were independent.
+
+    Chernoff's: P(S ≥ s) ≤ exp(Σ (exp(t w) − 1)/n − t s) for each t > 0, the sum over all w = √(h h').
+    """
+    sums, best = np.multiply.outer(first, second), 0.0
+    for t in _TRIES / sums[0, 0]:
+        bound = float(np.expm1(t * sums).sum()) / n_points - t * least
+        if bound > best:
+            break
+        best = bound
+        if best <= np.log(_NEVER):
+            break
+    return best
 
 
 def cross_products(source: Columns, target: Columns, sets: PointSets) -> Float[np.ndarray, "sets target source"]:

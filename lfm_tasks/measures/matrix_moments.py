@@ -232,9 +232,7 @@ def _kept_tiles(tile: TileFunction, sets: PointSets) -> TileFunction:
     return kept
 
 
-def _row_sums(
-    tile: TileFunction, sets: PointSets
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def _row_sums(tile: TileFunction, sets: PointSets) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Return the row sums and the diagonal."""
     n_points = len(sets.order)
     sums, diagonal = np.zeros(n_points), np.zeros(n_points)

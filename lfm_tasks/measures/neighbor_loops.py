@@ -10,7 +10,7 @@ from lfm_tasks.compiling import compiled
 @compiled
 @no_type_check
 def largest_of_rows(numbers, own, n_chosen):
-    """Return the places of the largest numbers of each row, falling; of equal ones the first; place ``own`` left out."""
+    """Return the places of the largest numbers of each row, falling, without place ``own``; of equal ones the first."""
     n_rows, n_columns = numbers.shape
     chosen = np.empty((n_rows, n_chosen), dtype=np.int64)
     largest = np.empty(n_chosen)

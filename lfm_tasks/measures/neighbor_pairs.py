@@ -77,9 +77,7 @@ def neighbor_shares(
     n_points = len(sets.order)
     # Different spaces have lists of different lengths.
     width = max(lists.indices.shape[1] for lists in targets)
-    indices, masks = (
-        np.zeros((len(targets), n_points, width), dtype=kind) for kind in _types(n_points, sets.n_sets)
-    )
+    indices, masks = (np.zeros((len(targets), n_points, width), dtype=kind) for kind in _types(n_points, sets.n_sets))
     for place, lists in enumerate(targets):
         indices[place, :, : lists.indices.shape[1]] = lists.indices
         masks[place, :, : lists.masks.shape[1]] = lists.masks

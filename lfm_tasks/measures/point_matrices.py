@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.errors import DataError
 
@@ -189,6 +189,13 @@ class MatrixConstants:
     shifts: Float[np.ndarray, " sets"] | None = None
     table: "RankTable | None" = None
 
+    @property
+    def effects_of_rows(self) -> Float[np.ndarray, " points"]:
+        """The effects of a matrix that has them."""
+        if self.effects is None:
+            raise ValueError("got constants without effects of rows, expected those of the same form")
+        return self.effects
+
     def at(self, points: Int[np.ndarray, " some"]) -> "MatrixConstants":
         """Return the constants of the matrix of some of the points, or of all in another order, as one set."""
         effects = None if self.effects is None else self.effects[points]
@@ -291,7 +298,7 @@ def radial_matrix(
         if constants is None:
             effects = _rough_effects(kernel, len(sets.order))
             constants = MatrixConstants(effects, variance, medians[1:] if has_shifts else None)
-        less_effects = _less_effects(constants.effects, centering)
+        less_effects = _less_effects(constants.effects_of_rows, centering)
 
         def with_derivative(rows: slice, columns: slice) -> tuple[Tile, Tile]:
             values = exponents(rows, columns)
@@ -318,7 +325,7 @@ def distance_matrix() -> MatrixForm:
             return np.asarray(np.sqrt(values, out=values))
 
         constants = constants or MatrixConstants(_rough_effects(distances, len(sets.order)))
-        less_effects = _less_effects(constants.effects, "double")
+        less_effects = _less_effects(constants.effects_of_rows, "double")
 
         def tile(rows: slice, columns: slice) -> Tile:
             return less_effects(distances(rows, columns), rows, columns)
@@ -383,7 +390,7 @@ class RankTable:
 
     center: float
     first: int
-    index: Int[np.ndarray, " bins"]
+    index: Shaped[np.ndarray, " bins"]
     shares: Float[np.ndarray, "present 4"]
 
     def shares_below(self, correlations: Tile) -> Tile:
@@ -436,9 +443,7 @@ def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
     return np.asarray(wide / lengths)
 
 
-def _products(
-    of_rows: Float[np.ndarray, "points features"], rows: slice, columns: slice
-) -> Tile:
+def _products(of_rows: Float[np.ndarray, "points features"], rows: slice, columns: slice) -> Tile:
     """Return inner products of two runs of rows, in float64."""
     return np.asarray(of_rows[rows] @ of_rows[columns].T)
 
@@ -447,18 +452,14 @@ def _squares(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, " 
     return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
-def _fill_diagonal(
-    tile: Tile, rows: slice, columns: slice
-) -> Tile:
+def _fill_diagonal(tile: Tile, rows: slice, columns: slice) -> Tile:
     """Return the tile with 0 where a point meets itself."""
     same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
     tile[same - rows.start, same - columns.start] = 0
     return tile
 
 
-def _without_diagonal(
-    tile: Tile, rows: slice, columns: slice, centering: Centering
-) -> Tile:
+def _without_diagonal(tile: Tile, rows: slice, columns: slice, centering: Centering) -> Tile:
     return _fill_diagonal(tile, rows, columns) if centering in ("unbiased", "pairs") else tile
 
 
@@ -580,4 +581,3 @@ def _medians(squared: TileFunction, sets: PointSets) -> Float[np.ndarray, " numb
         changes = np.log(medians / medians[0])
     changes[~(np.abs(changes) <= np.log(_LARGEST_CHANGE))] = np.nan
     return np.concatenate([medians[:1], changes])
-

@@ -45,7 +45,9 @@ from lfm_tasks.workers.pool import JobFailure
 # takes longer.
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
-_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
+# Matrices of points are computed again for each block, which takes as long as some hundred of its pairs: beside measures
+# that take milliseconds a pair their blocks are larger, too.
+_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS, _MOST_GROUPS_WITH_MATRICES = 24, 16, 10
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
 # Of spaces that are compared by all pairs of points: just below the `tile_side` of 2,000 × 64, so that no matrix is
@@ -126,9 +128,10 @@ def block_side(
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
     largest = _LARGEST_SIDE
-    if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
-        # Matrices of points are computed again for each block, which takes as long as some hundred of its pairs.
-        n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
+    if not is_drawn and any(measure.compares_point_pairs for measure in measures):
+        n_groups = _MOST_GROUPS_WITH_MATRICES
+        if all(measure.compares_point_pairs for measure in measures):
+            n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
     n_groups = max(n_groups, -(-n_bases // largest))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.measures.cross_covariances import corners_from, moments_of_nuclear_norm, most_rotations
+from lfm_tasks.measures.cross_covariances import (
+    _log_chance_of_sum,
+    corners_from,
+    moments_of_nuclear_norm,
+    most_rotations,
+)
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
@@ -124,3 +129,18 @@ def test_no_room_to_turn__is_no_spread() -> None:
     moments = moments_of_nuclear_norm(np.ones(9), np.ones(4), 10, 4.0)
     assert moments.mean[0] == pytest.approx(4)
     assert moments.deviation[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n_first", "n_second", "tail"), [(5, 8, 0.0), (60, 40, 0.0), (60, 40, 1.0)])
+def test_bound_of_points_that_meet__holds_and_is_near_their_frequency(n_first: int, n_second: int, tail: float) -> None:
+    generator = np.random.default_rng(n_first)
+    n_points, n_permutations = 300, 20_000
+    sides = [np.sort(np.exp(tail * generator.standard_normal(n)))[::-1] for n in (n_first, n_second)]
+    first, second = (np.pad(side, (0, n_points - len(side))) for side in sides)
+    sums = np.array([first @ second[generator.permutation(n_points)] for _ in range(n_permutations)])
+    for share in (0.99, 0.999):
+        least = float(np.quantile(sums, share)) - 1e-9
+        frequency = float((sums >= least).mean())
+        bound = _log_chance_of_sum(*sides, n_points, least)
+        # Chernoff's bound is a few times the probability, far less than what a wrong exponent would make of it.
+        assert np.log(max(frequency, 0.5 / n_permutations)) <= bound <= np.log(max(frequency, 1e-4)) + 3.5

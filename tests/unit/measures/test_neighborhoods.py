@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.measures.manifold_kernels import manifold_kernel
+from lfm_tasks.measures.neighbor_loops import largest_of_rows
 from lfm_tasks.measures.neighborhoods import nearest_by_cosine
 from lfm_tasks.measures.registry import MEASURES
 
@@ -27,6 +28,16 @@ def hsic(first: np.ndarray, second: np.ndarray) -> float:
     n, ones = len(first), np.ones(len(first))
     found = np.trace(first @ second) + ones @ first @ ones * (ones @ second @ ones) / ((n - 1) * (n - 2))
     return float((found - 2 / (n - 2) * (ones @ first @ second @ ones)) / (n * (n - 3)))
+
+
+@pytest.mark.parametrize("n_chosen", [1, 10, 39])
+def test_largest_numbers__are_those_of_a_stable_sort(n_chosen: int) -> None:
+    numbers = np.random.default_rng(0).integers(0, 12, (30, 40)).astype(float)
+    own = np.arange(30)
+    without = numbers.copy()
+    without[own, own] = -np.inf
+    expected = np.argsort(-without, axis=1, kind="stable")[:, :n_chosen]
+    np.testing.assert_array_equal(largest_of_rows(numbers, own, n_chosen), expected)
 
 
 def test_cknna__is_cka_on_the_neighbors_that_both_spaces_share() -> None:

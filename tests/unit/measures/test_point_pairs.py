@@ -379,6 +379,31 @@ def test_clusters__move_the_bandwidth_of_a_half_with_its_points() -> None:
         np.testing.assert_allclose(values[HALVES], halves, atol=0.03, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["normal", "ties", "far clusters", "copies"])
+def test_medians__are_those_of_all_squared_distances_of_each_half(kind: str) -> None:
+    generator = np.random.default_rng(4)
+    rows = {
+        "normal": generator.standard_normal((300, 3)),
+        "ties": generator.integers(0, 3, (300, 2)).astype(float),
+        "far clusters": generator.standard_normal((300, 2)) + 1e3 * (np.arange(300) % 5 == 0)[:, None],
+        "copies": np.where(np.arange(300)[:, None] % 9 > 0, generator.standard_normal((300, 2)), 1.0),
+    }[kind]
+    how = halved(300)
+    sets = point_sets(300, how.halves)
+    space = space_rows(rows, sets.order)
+    form = MEASURES["cka_rbf_half_median"].matrix
+    assert form is not None
+    constants = form.of_rows(space, sets, None).constants
+    assert constants is not None
+    assert constants.variance is not None
+    assert constants.shifts is not None
+    squared = np.square(space.rows[:, None] - space.rows).sum(axis=2)
+    expected = np.array([np.median(squared[np.ix_(points, points)]) for points in sets.points])
+    # This σ is half of the median distance: σ² is a quarter of that of squares.
+    assert constants.variance == pytest.approx(expected[0] / 4, rel=1e-6)
+    np.testing.assert_allclose(np.exp(constants.shifts), expected / expected[0], rtol=1e-6)
+
+
 def test_permuted_targets__have_permuted_lists() -> None:
     rows, order = related(50)["space0"], np.random.default_rng(2).permutation(50)
     expected = np.sort(nearest_by_cosine(rows[order]).indices, axis=1)
