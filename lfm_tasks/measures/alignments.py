@@ -28,7 +28,7 @@ from lfm_tasks.measures.cross_covariances import (
     spread_of,
     unevenness_of,
 )
-from lfm_tasks.measures.point_matrices import PointSets, centered
+from lfm_tasks.measures.point_sets import PointSets, centered
 from lfm_tasks.statistics.permutation_moments import concentration, row_energies
 
 Rows = Float[np.ndarray, "points features"]

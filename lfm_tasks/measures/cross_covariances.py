@@ -14,7 +14,7 @@ from cachetools import LRUCache, cached
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.point_matrices import PointSets, centered
+from lfm_tasks.measures.point_sets import PointSets, centered
 from lfm_tasks.statistics.map_chance import wishart_factors
 from lfm_tasks.statistics.permutation_moments import (
     NO_FACTOR,

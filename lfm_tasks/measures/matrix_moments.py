@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.measures.point_matrices import (
+from lfm_tasks.measures.point_matrices import Centering, MatrixForm, TiledMatrix
+from lfm_tasks.measures.point_sets import (
     MOST_KEPT,
-    Centering,
-    MatrixForm,
     PointSets,
     SpaceRows,
-    TiledMatrix,
+    Tile,
     TileFunction,
+    TilePlace,
+    place_of_tile,
     point_sets,
 )
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
@@ -219,11 +220,11 @@ def _kept_tiles(tile: TileFunction, sets: PointSets) -> TileFunction:
     """Return a function to tiles that keeps those of up to 4,096 points: they are looked at twice."""
     if len(sets.order) ** 2 > MOST_KEPT:
         return tile
-    made: dict[tuple[int, int], Float[np.ndarray, "rows columns"]] = {}
+    made: dict[TilePlace, Tile] = {}
 
     def kept(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
         """Return a tile; a second time it is the same array, and the last."""
-        place = rows.start, columns.start
+        place = place_of_tile(rows, columns)
         if place in made:
             return made.pop(place)
         made[place] = tile(rows, columns)

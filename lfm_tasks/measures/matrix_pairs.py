@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lfm_tasks.measures.point_matrices import Centering, MatrixForm, PointSets, TiledMatrix
+from lfm_tasks.measures.point_matrices import Centering, MatrixForm, TiledMatrix
+from lfm_tasks.measures.point_sets import PointSets
 from lfm_tasks.products import ROWS_OF_A_REGISTER, narrow_type
 
 # The places of sources, and of targets, among spaces.

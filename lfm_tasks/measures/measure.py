@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.alignments import AlignmentForm
 from lfm_tasks.measures.cross_covariances import CrossForm
-from lfm_tasks.measures.point_matrices import MatrixForm, centered
+from lfm_tasks.measures.point_matrices import MatrixForm
+from lfm_tasks.measures.point_sets import centered
 from lfm_tasks.measures.traces import TraceForm
 
 __all__ = ["Invariance", "Measure", "Rows", "centered", "gram", "of_order_one", "order_of", "squared_distances"]

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from lfm_tasks.compiling import compiled
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, nearest_by_cosine
-from lfm_tasks.measures.point_matrices import PointSets
+from lfm_tasks.measures.point_sets import PointSets
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lfm_tasks.measures.cross_covariances import (
     span,
     stretched_products,
 )
-from lfm_tasks.measures.point_matrices import PointSets, centered
+from lfm_tasks.measures.point_sets import PointSets, centered
 from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
 from lfm_tasks.statistics.resampling import Exchange

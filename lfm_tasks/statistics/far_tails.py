@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # its parts are imported when they are first used
 from jaxtyping import Float, Int
 
-from lfm_tasks.compiling import compiled
+from lfm_tasks.compiling import compiled_reordered
 
 # Eigenvalues that are kept of each matrix.
 N_EIGENVALUES = 24
@@ -99,7 +99,7 @@ def far_shares(
     return tails
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def fill_saddle_shares(values, first, second, shares):
     """Fill in P(Σ w (z² − 1) + rest > value), w the products of both rows, the rest normal, of variance 1 in all."""

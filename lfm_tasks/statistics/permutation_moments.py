@@ -123,13 +123,8 @@ _Edges = tuple[tuple[int, int], ...]
 @lru_cache(maxsize=1024)
 def _connected_pieces(partition: Partition) -> tuple[_Edges, ...]:
     """Return the connected pieces of the graph of a partition, numbered so that like pieces are equal."""
-    edges = [partition[2 * e : 2 * e + 2] for e in range(len(partition) // 2)]
     pieces = []
-    while edges:
-        piece, rest = [edges[0]], edges[1:]
-        while joined := [edge for edge in rest if set(edge) & {v for e in piece for v in e}]:
-            piece += joined
-            rest = [edge for edge in rest if edge not in joined]
+    for piece in _pieces(partition):
         vertices = sorted({v for edge in piece for v in edge})
         # Numbered in every way: the smallest says which graph it is.
         named = (
@@ -137,7 +132,6 @@ def _connected_pieces(partition: Partition) -> tuple[_Edges, ...]:
             for numbers in permutations(range(len(vertices)))
         )
         pieces.append(min(named))
-        edges = rest
     return tuple(pieces)
 
 
@@ -416,16 +410,25 @@ def _numbered(blocks: Sequence[int]) -> Partition:
 
 def _free_sum(partition: Partition, graphs: dict[tuple[tuple[int, int], ...], float]) -> float:
     """Return Σ ∏ A[block of i_l, block of j_l] over all values of the blocks: a product over connected pieces."""
-    edges = [tuple(sorted(partition[2 * e : 2 * e + 2])) for e in range(len(partition) // 2)]
-    total = 1.0
+    return prod(graphs[shape] for shape in _shapes(partition))
+
+
+@lru_cache(maxsize=1024)
+def _shapes(partition: Partition) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Return the shapes of the connected pieces of the graph of a partition."""
+    return tuple(_shape(piece) for piece in _pieces(partition))
+
+
+def _pieces(partition: Partition) -> Iterator[list[tuple[int, ...]]]:
+    """Yield the connected pieces of the graph of a partition, as edges from and to the blocks that a pair lies in."""
+    edges = [partition[2 * e : 2 * e + 2] for e in range(len(partition) // 2)]
     while edges:
         piece, rest = [edges[0]], edges[1:]
         while joined := [edge for edge in rest if set(edge) & {v for e in piece for v in e}]:
             piece += joined
             rest = [edge for edge in rest if edge not in joined]
-        total *= graphs[_shape(piece)]
+        yield piece
         edges = rest
-    return total
 
 
 def _shape(edges: list[tuple[int, ...]]) -> tuple[tuple[int, int], ...]:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
-from lfm_tasks.measures.point_matrices import PointSets, point_sets, space_rows
+from lfm_tasks.measures.point_sets import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import resampling
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows

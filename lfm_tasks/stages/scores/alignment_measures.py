@@ -18,7 +18,7 @@ from lfm_tasks.measures.cross_covariances import (
     most_rotations,
 )
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_sets import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.cache import kept_space

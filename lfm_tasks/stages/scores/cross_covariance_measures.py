@@ -28,7 +28,7 @@ from lfm_tasks.measures.cross_covariances import (
     spread_of,
 )
 from lfm_tasks.measures.measure import Measure, of_order_one, order_of
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_sets import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS
 from lfm_tasks.stages.scores.cache import kept, kept_space

@@ -11,7 +11,8 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.diffusion import MOST_WHOLE
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.point_matrices import PointSets, SpaceRows, TiledMatrix, point_sets, space_rows
+from lfm_tasks.measures.point_matrices import TiledMatrix
+from lfm_tasks.measures.point_sets import PointSets, SpaceRows, point_sets, space_rows
 from lfm_tasks.stages.scores.block import against_chance, tile_side
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
@@ -33,7 +34,9 @@ class MatrixSpaces:
         """Return the rows and the matrix of a space."""
         if key not in self._made:
             moved = space_rows(self._rows[key], self.sets.order)
-            self._made[key] = moved, self.form.of_rows(moved, self.sets, None)
+            # A matrix that computed its constants holds tiles: this one does not.
+            constants = self.form.of_rows(moved, self.sets, None).constants
+            self._made[key] = moved, self.form.of_rows(moved, self.sets, constants)
         return self._made[key]
 
     def reordered(self, key: str) -> Callable[[Int[np.ndarray, " points"]], TiledMatrix]:

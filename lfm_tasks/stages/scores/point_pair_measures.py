@@ -25,16 +25,8 @@ from lfm_tasks.measures.matrix_moments import (
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import (
-    MatrixConstants,
-    MatrixForm,
-    PointSets,
-    SpaceRows,
-    TiledMatrix,
-    constant_sets,
-    point_sets,
-    space_rows,
-)
+from lfm_tasks.measures.point_matrices import MatrixConstants, MatrixForm, TiledMatrix
+from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.stages.scores.cache import kept as kept_for_later

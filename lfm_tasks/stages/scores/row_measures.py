@@ -143,27 +143,48 @@ def prepare_rows(measure: Measure, rows: np.ndarray) -> Any:
     return measure.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows)
 
 
-class Ranks:
-    """Whether the features of spaces depend on each other, computed once a space; for measures that divide that out."""
+class RowChecks:
+    """What speaks against values of measures of two spaces; what is computed of a space is computed once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
+        self._rows = rows
         self._deficient: dict[str, bool] = {}
+        self._has_zero_rows: dict[str, bool] = {}
 
-    def is_deficient(self, name: str, source: str, target: str, rows: Mapping[str, np.ndarray]) -> bool:
-        """Return whether this measure's value for two spaces depends on where directions count as none."""
+    def code(self, name: str, source: str, target: str) -> str:
+        """Return ``ok``, ``degenerate`` for a value that any two spaces have, or ``rank_deficient``.
+
+        The last: the value depends on where directions count as none.
+
+        Raises
+        ------
+        DataError
+            If there can be no value.
+        """
+        if MEASURES[name].needs_directions:
+            for key in (source, target):
+                if key not in self._has_zero_rows:
+                    self._has_zero_rows[key] = not self._rows[key].any(axis=1).all()
+        has_zero_rows = self._has_zero_rows.get(source, False) or self._has_zero_rows.get(target, False)
+        code = check_rows(name, self._rows[source], self._rows[target], has_zero_rows)
+        return "rank_deficient" if code == "ok" and self._are_deficient(name, source, target) else code
+
+    def _are_deficient(self, name: str, source: str, target: str) -> bool:
         if "invertible" not in MEASURES[name].invariances:
             return False
         for key in (source, target):
             if key not in self._deficient:
-                variances = np.linalg.eigvalsh(
-                    np.cov(of_order_one(rows[key]), rowvar=False).reshape((rows[key].shape[1],) * 2)
-                )
+                rows = of_order_one(self._rows[key])
+                variances = np.linalg.eigvalsh(np.cov(rows, rowvar=False).reshape((rows.shape[1],) * 2))
                 self._deficient[key] = bool(variances[0] <= _NO_DIRECTION * variances[-1])
         return self._deficient[source] or self._deficient[target]
 
 
-def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
-    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
+def check_rows(name: str, source: np.ndarray, target: np.ndarray, has_zero_rows: bool | None = None) -> str:
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none.
+
+    ``has_zero_rows``: whether either of them has, if that is known.
+    """
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"got {n_points} points, expected at least {measure.smallest_n} for {name}"
@@ -172,7 +193,9 @@ def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
     if is_limited and n_points > MOST_POINTS_SQUARED:
         found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}"
         raise DataError("too_many_points", f"{found}. Set atlas.max_points, or drop the measure")
-    if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
+    if measure.needs_directions and has_zero_rows is None:
+        has_zero_rows = not (source.any(axis=1).all() and target.any(axis=1).all())
+    if measure.needs_directions and has_zero_rows:
         raise DataError("zero_rows", f"got all-zero rows, which {name} finds no direction in. Drop the measure")
     return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
 
@@ -378,21 +401,18 @@ def score_activations(
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
     activations = _read_activations(job, {key for pair in job.pairs for key in pair})
     for indices, common, ids_key, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
-        rows = spaces.rows
-        ranks = Ranks()
+        checks = RowChecks(spaces.rows)
         resampling = resamplings.of(common, ids_key)
         for name in names:
             usable = []
             for index in indices:
                 first, second = job.pairs[index]
                 try:
-                    code = check_rows(name, rows[first], rows[second])
+                    code = checks.code(name, first, second)
                 except DataError as error:
                     scores.codes[index, columns[name]] = error.reason
                     continue
                 usable.append(index)
-                if code == "ok" and ranks.is_deficient(name, first, second, rows):
-                    code = "rank_deficient"
                 if code != "ok":
                     scores.codes[index, columns[name]] = code
             if usable:

@@ -45,8 +45,8 @@ from lfm_tasks.workers.pool import JobFailure
 # takes longer.
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
-# Matrices of points are computed again for each block, which takes as long as some hundred of its pairs: beside measures
-# that take milliseconds a pair their blocks are larger, too.
+# Matrices of points are computed again for each block, which takes as long as some hundred of its pairs: blocks are
+# larger beside measures that take milliseconds a pair, too.
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS, _MOST_GROUPS_WITH_MATRICES = 24, 16, 10
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_sets import PointSets, point_sets
 from lfm_tasks.measures.traces import (
     FactorSums,
     TraceForm,

@@ -6,7 +6,7 @@ import pytest
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures import alignments
 from lfm_tasks.measures.alignments import principal_directions, unit_features
-from lfm_tasks.measures.point_matrices import point_sets
+from lfm_tasks.measures.point_sets import point_sets
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores import alignment_measures

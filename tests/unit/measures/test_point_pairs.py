@@ -14,7 +14,7 @@ from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
 from lfm_tasks.measures.matrix_pairs import matrix_cosines, pair_products, self_products
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.neighborhoods import nearest_by_cosine, permuted_neighborhoods
-from lfm_tasks.measures.point_matrices import PointSets, point_sets, space_rows
+from lfm_tasks.measures.point_sets import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.products import narrow_type
 from lfm_tasks.stages.inventory.correspondence import Resampling
