@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
@@ -71,7 +71,7 @@ class BlockJob:
 
     ``correspondence``: from what their maps are fitted. ``exchangeability``, ``labels``: the keys of the units that say
     how their rows are resampled and of which class they are, or "". ``part_side``, ``tile_side``: see the functions of
-    these names.
+    these names. ``kept``: what other processes have computed of its spaces, by address in the cache.
     """
 
     store: UnitStore
@@ -86,6 +86,7 @@ class BlockJob:
     labels: str
     part_side: int
     tile_side: int
+    kept: Mapping[Hashable, Any] = field(default_factory=dict)
 
     @property
     def n_pairs(self) -> int:
@@ -126,7 +127,7 @@ class BlockJob:
 
     def some(self, pairs: Sequence[int]) -> "BlockJob":
         """Return the job of some of the pairs, given by their indices."""
-        return replace(self, runs=runs_of_pairs(self.sides[pairs]))
+        return replace(self, runs=runs_of_pairs(self.sides[pairs]), kept={})
 
 
 # Lists of ids that blocks share in one process, most often one; an id takes some 64 bytes. Content addresses are part

@@ -4,8 +4,9 @@ Numbers that are small beside what they take to compute (sums for chance, lists 
 rows, and what measures prepare of them, are large and would drive them out.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from cachetools import LRUCache
 MOST_BYTES = 256 << 20
 # Of rows and prepared spaces, and of one of them.
 MOST_SPACES, LARGEST_SPACE = 384 << 20, 4 << 20
+# Of a value that travels with jobs.
+_LARGEST_SHARED = 32 << 10
 Kept = TypeVar("Kept")
 
 # The addresses name contents: no entry is ever out of date.
@@ -24,6 +27,18 @@ _SPACES: LRUCache[Hashable, tuple[Any, int]] = LRUCache(MOST_SPACES, getsizeof=l
 def kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
     """Return the value of ``compute``, computed once for each address; without an address it is not kept."""
     return _kept_in(_KEPT, MOST_BYTES, 1.0, address, compute)
+
+
+def add_kept(entries: Mapping[Hashable, Any]) -> None:
+    """Keep values that another process computed."""
+    for address, value in entries.items():
+        kept(address, partial(lambda given: given, value))
+
+
+def is_small(value: object) -> bool:
+    """Return whether a value is small enough to travel from one process to all others."""
+    n_bytes = _array_bytes(value)
+    return n_bytes is not None and n_bytes <= _LARGEST_SHARED
 
 
 def kept_space(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:

@@ -5,11 +5,12 @@ halves from the same pass; chance in closed form.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from math import comb
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -87,6 +88,11 @@ class FamilyScores:
     concentrated: Bool[np.ndarray, " pairs"]
 
 
+def _points_of(measure: Measure, resampling: Resampling) -> "_Points":
+    sets = point_sets(resampling.exchange.n_points, resampling.halves)
+    return _Points(sets, resampling.exchange, knows_chance(measure, resampling.exchange))
+
+
 def score_family(
     name: str, measure: Measure, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
 ) -> FamilyScores:
@@ -94,8 +100,8 @@ def score_family(
 
     Chance is in closed form where `knows_chance` says so; it is NaN elsewhere.
     """
-    sets = point_sets(resampling.exchange.n_points, resampling.halves)
-    points = _Points(sets, resampling.exchange, knows_chance(measure, resampling.exchange))
+    points = _points_of(measure, resampling)
+    sets = points.sets
     of_value = None
     if measure.matrix is not None:
         scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
@@ -250,6 +256,20 @@ class _KeptLists:
     sums: Float[np.ndarray, " partitions"] | ExchangeSums | None
 
 
+def kept_of_spaces(
+    name: str, measure: Measure, spaces: SpacesOnPoints, resampling: Resampling
+) -> dict[str, tuple[Hashable, Any]]:
+    """Return what a measure of matrices keeps of each space, and its address; without spaces that it cannot compare."""
+    form, points = measure.matrix, _points_of(measure, resampling)
+    found: dict[str, tuple[Hashable, Any]] = {}
+    for key, rows in spaces.rows.items():
+        address = spaces.address_of(name, key, has_moments=points.has_moments)
+        if form is not None and address is not None:
+            with suppress(DataError):  # the pairs of the space say so
+                found[key] = address, _kept_matrix(address, form, space_rows(rows, points.sets.order), points)
+    return found
+
+
 def _score_matrices(
     name: str, form: MatrixForm, spaces: SpacesOnPoints, points: "_Points", pairs: list[tuple[str, str]]
 ) -> "_Scored":
@@ -262,7 +282,7 @@ def _score_matrices(
         try:
             rows = space_rows(spaces.rows[key], sets.order)
             address = spaces.address_of(name, key, has_moments=points.has_moments)
-            kept[key] = kept_for_later(address, partial(_keep_matrix, form, rows, points))
+            kept[key] = _kept_matrix(address, form, rows, points)
             made[key] = form.of_rows(rows, sets, kept[key].constants)
         except DataError as error:
             refused[key] = error
@@ -302,14 +322,17 @@ def _of_kind(kind: type[Kind], sums: Sequence[object]) -> list[Kind]:
     return alike
 
 
-def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptMatrix:
-    matrix = form.of_rows(rows, points.sets, None)
-    chance: MatrixChance | MatrixSums | None = None
-    if points.has_moments and not points.exchange.sets:
-        chance = matrix_chance(rows, matrix, points.sets, form)
-    elif points.has_moments:
-        chance = matrix_sums(rows, matrix, points.sets, form, points.exchange)
-    return _KeptMatrix(matrix.constants, chance, constant_sets(rows, points.sets))
+def _kept_matrix(address: Hashable | None, form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptMatrix:
+    def compute() -> _KeptMatrix:
+        matrix = form.of_rows(rows, points.sets, None)
+        chance: MatrixChance | MatrixSums | None = None
+        if points.has_moments and not points.exchange.sets:
+            chance = matrix_chance(rows, matrix, points.sets, form)
+        elif points.has_moments:
+            chance = matrix_sums(rows, matrix, points.sets, form, points.exchange)
+        return _KeptMatrix(matrix.constants, chance, constant_sets(rows, points.sets))
+
+    return kept_for_later(address, compute)
 
 
 def _score_neighbors(

@@ -399,7 +399,7 @@ def score_activations(
     columns = {name: sorted(job.atlas.measures).index(name) for name in names}
     apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
-    activations = _read_activations(job, {key for pair in job.pairs for key in pair})
+    activations = read_spaces(job, {key for pair in job.pairs for key in pair})
     for indices, common, ids_key, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
         checks = RowChecks(spaces.rows)
         resampling = resamplings.of(common, ids_key)
@@ -433,7 +433,7 @@ def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: B
     return {index for index, needed in enumerate(least) if scores.n_common[index] < max(2, needed)}
 
 
-def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
+def read_spaces(job: BlockJob, keys: Iterable[str]) -> Activations:
     """Return the activations of the block's spaces; their neighbors where graphs have the exact ones by cosine."""
     rows, neighbors = {}, {}
     for key in keys:

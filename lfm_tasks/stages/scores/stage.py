@@ -4,9 +4,10 @@ A stored block names its pairs, so any blocks that cover all pairs do: a new mod
 Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -22,7 +23,7 @@ from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings, part_side, reads_activations, tile_side
 from lfm_tasks.stages.scores.cost import pair_work, part_load
-from lfm_tasks.stages.scores.job import store_block
+from lfm_tasks.stages.scores.job import compared_by_matrices, keep_spaces, store_block
 from lfm_tasks.stages.scores.pair_index import (
     PairIndex,
     PairScores,
@@ -286,6 +287,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     needs = [_worker_bytes(job, size_of, has_moments=in_closed_form.get(job.exchangeability, True)) for job in jobs]
     failures: dict[ScoredPairKey, JobFailure] = {}
     run.report_progress("scores", 0, len(jobs))
+    jobs = _with_kept(run, jobs, {basis.key: basis.n_points for basis in spaces}, max(needs, default=0))
     for done, (index, result) in enumerate(run.workers.run(store_block, jobs, needs), start=1):
         job = jobs[index]
         if isinstance(result, JobFailure):
@@ -297,6 +299,45 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     n_tried = sum(job.n_pairs for job in jobs)
     run.stage_counts.add("scores", n_tried - len(failures), n_requested - n_tried)
     return ScoredPairs(pairs, settings, tables, failures)
+
+
+# Spaces of a job that computes what is kept of them, and bytes of that in the messages of all blocks together.
+_SPACES_TOGETHER, _MOST_SHARED = 32, 512 << 20
+# Blocks from which on it is computed before: of fewer, one worker or two have most of them.
+_FEWEST_BLOCKS = 6
+
+
+def _with_kept(run: Run, jobs: list[BlockJob], n_points: Mapping[str, int], needs: int) -> list[BlockJob]:
+    """Return the jobs with what measures of matrices need of each space (bandwidths, sums for chance).
+
+    It takes as long as some hundred pairs, and each worker would compute it of nearly all spaces.
+    """
+    by_settings: dict[ScoreSettings, list[int]] = {}
+    for index, job in enumerate(jobs):
+        by_settings.setdefault(job.settings, []).append(index)
+    parts: list[BlockJob] = []
+    for settings, indices in by_settings.items():
+        names, used = compared_by_matrices(settings.measures), [jobs[index] for index in indices]
+        keys = sorted({key for job in used for key in job.bases})
+        n_bytes = len(names) * sum(4 * n_points[key] + 4096 for job in used for key in job.bases)
+        if not names or len(used) < _FEWEST_BLOCKS or n_bytes > _MOST_SHARED:
+            continue
+        activations = {key: job.activations[key] for job in used for key in job.bases}
+        for start in range(0, len(keys), _SPACES_TOGETHER):
+            some = tuple(keys[start : start + _SPACES_TOGETHER])
+            of_some = {key: activations[key] for key in some}
+            parts.append(replace(used[0], bases=some, runs=runs_of_pairs(np.empty((0, 2), int)), activations=of_some))
+    found: dict[ScoreSettings, dict[str, dict[Hashable, Any]]] = {}
+    for index, result in run.workers.run(keep_spaces, parts, [needs] * len(parts)):
+        # A space whose job failed is computed, or refused, with its pairs.
+        if not isinstance(result, JobFailure):
+            found.setdefault(parts[index].settings, {}).update(result)
+    return [
+        replace(job, kept={address: value for key in job.bases for address, value in known.get(key, {}).items()})
+        if (known := found.get(job.settings))
+        else job
+        for job in jobs
+    ]
 
 
 def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize], *, has_moments: bool) -> int:
