@@ -169,13 +169,24 @@ def _pass_over_tiles(
                 # A tile off the diagonal stands for two.
                 weight = 1 if other == cell else 2
                 sums.of_spaces[places] += weight * self_products(tiles)
-                of_targets = tiles[sides[1]]
+                of_sources, of_targets = _rows_of_sides(tiles, sides)
                 for sources, targets in blocks:
-                    products = pair_products(tiles[sides[0][sources]], of_targets[targets])
+                    products = pair_products(of_sources[sources], of_targets[targets])
                     products *= weight
                     for place in places:
                         sums.of_pairs[place, sources, targets] += products
     return sums
+
+
+def _rows_of_sides(
+    rows: Float[np.ndarray, "spaces numbers"], sides: Sides
+) -> tuple[Float[np.ndarray, "sources numbers"], Float[np.ndarray, "targets numbers"]]:
+    """Return the rows of sources and of targets: without a copy if these are two runs of different spaces."""
+    runs = [range(int(side[0]), int(side[0]) + len(side)) for side in sides if len(side)]
+    are_runs = len(runs) == len(sides) and all(map(np.array_equal, sides, runs))
+    if are_runs and (runs[0].stop <= runs[1].start or runs[1].stop <= runs[0].start):
+        return rows[runs[0].start : runs[0].stop], rows[runs[1].start : runs[1].stop]
+    return rows[sides[0]], rows[sides[1]]
 
 
 def _tiles(
@@ -215,8 +226,9 @@ def _tiles(
                 if shifts is None or not place:
                     tile[space] = whole[:, one]
                 else:
-                    np.multiply(derivative[0][:, one], precision(shifts[space, place]), out=tile[space])
-                    tile[space] += whole[:, one]
+                    moved = derivative[0][:, one] * precision(shifts[space, place])
+                    # The tiles of all spaces are in no cache: each number is written there once.
+                    np.add(moved, whole[:, one], out=tile[space])
     for index, (other, one) in enumerate(zip(range(*_ends(cells)), inside, strict=True)):
         for place in shared[index]:
             of_rows, of_columns = by_cell[0, :, :, index], by_column[0, :, one]
@@ -236,7 +248,7 @@ def _ends(cells: slice) -> tuple[int, int]:
 
 # Sources that are multiplied at a time, where all pairs are wanted and where some are, such as half of a square.
 # Products of fewer rows take longer by a tenth.
-_SOURCES_AT_ONCE = {True: 192, False: 96}
+_SOURCES_AT_ONCE = {True: 320, False: 96}
 
 
 def _blocks(wanted: Bool[np.ndarray, "sources targets"]) -> Iterator[tuple[slice, slice]]:

@@ -11,6 +11,9 @@ import pytest
 
 from lfm_atlas.pipeline import Outcome
 from lfm_tasks.stages.scores import block as blocks
+from lfm_tasks.stages.scores import cache, stage
+from lfm_tasks.stages.scores import job as jobs
+from lfm_tasks.stages.scores.block import BlockJob
 from lfm_tasks.stores.atlas.files import read_atlas
 
 Related = Callable[..., dict[str, Any]]
@@ -88,6 +91,40 @@ def test_bases_read_one_by_one__give_the_bytes_of_those_read_together(
     build(tmp_path / "b")
 
     assert blocks.part_side(120, 8, 0) == 1
+    assert contents(tmp_path / "a" / "atlas") == contents(tmp_path / "b" / "atlas")
+
+
+def test_small_blocks__have_what_is_computed_of_each_space_before_and_give_the_same_bytes(
+    tmp_path: Path, related_spaces: Related, write_zoo: WriteZoo, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = related_spaces(4)
+    rows, ids = models["model3"]
+    # A layer with a row whose features are all the same, which RSA refuses: its pairs say so, the others have scores.
+    spoilt = rows["layer1"].copy()
+    spoilt[7] = 0.5
+    models["model3"] = ({**rows, "layer1": spoilt}, ids)
+    measures = ["cka_rbf_half_median", "cka_linear", "rsa_pearson_rdm_spearman", "mutual_knn_10_cosine"]
+    for name in "ab":
+        write_zoo(tmp_path / name, models, measures=measures)
+    build(tmp_path / "a")
+    given: list[int] = []
+
+    def store_block(job: BlockJob) -> None:
+        given.append(len(job.kept))
+        # Only what traveled with the block is there, as in another process.
+        cache._KEPT.clear()
+        jobs.store_block(job)
+
+    monkeypatch.setattr(stage, "BLOCK_SIDE", 1)
+    monkeypatch.setattr(stage, "store_block", store_block)
+    build(tmp_path / "b")
+
+    # Blocks of up to 2 x 2 of eight spaces: what kernels need of each is small, tables of ranks are not.
+    assert len(given) == 10
+    assert max(given) == 4 * 2
+    status = read_atlas(tmp_path / "b" / "atlas")["status"]
+    found = status.sel(measure="rsa_pearson_rdm_spearman", source="model3/layer1", target="model0/layer0")
+    assert status.attrs["flag_meanings"].split()[int(found.item())] == "constant_rows"
     assert contents(tmp_path / "a" / "atlas") == contents(tmp_path / "b" / "atlas")
 
 
