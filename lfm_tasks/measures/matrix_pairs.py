@@ -6,8 +6,9 @@ spaces gives every pair, and its sums over the tiles of a set give the same on t
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -161,11 +162,14 @@ def _pass_over_tiles(
         np.zeros((sets.n_sets, n_spaces)),
         np.zeros((sets.n_sets, n_spaces, n_points)),
     )
-    blocks = list(_blocks(wanted))
+    blocks, memory = (
+        list(_blocks(wanted)),
+        _Memory(n_spaces * int(np.diff(sets.bounds).max()) ** 2, np.dtype(precision)),
+    )
     shifts = None if matrices[0].shifts is None else np.array([matrix.shifts for matrix in matrices])
     for cell in range(sets.n_cells):
         for cells, _ in sets.runs(cell):
-            for other, places, tiles in _tiles(matrices, shifts, sets, cell, cells, precision, sums.of_rows):
+            for other, places, tiles in _tiles(matrices, shifts, sets, cell, cells, memory, sums.of_rows):
                 # A tile off the diagonal stands for two.
                 weight = 1 if other == cell else 2
                 sums.of_spaces[places] += weight * self_products(tiles)
@@ -189,19 +193,40 @@ def _rows_of_sides(
     return rows[sides[0]], rows[sides[1]]
 
 
+@dataclass
+class _Memory:
+    """Arrays of one size that are used again and again: new ones of 30 MB cost a page fault for each 4 kB."""
+
+    size: int
+    dtype: np.dtype[Any]
+    _arrays: list[Float[np.ndarray, " size"]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, " size"]]:
+        for index in count():
+            if index == len(self._arrays):
+                self._arrays.append(np.empty(self.size, dtype=self.dtype))
+            yield self._arrays[index]
+
+
+def _shaped(memory: Float[np.ndarray, " size"], shape: tuple[int, ...]) -> Float[np.ndarray, "spaces rows columns"]:
+    """Return the beginning of an array in a shape of its own."""
+    return memory[: prod(shape)].reshape(shape)
+
+
 def _tiles(
     matrices: Sequence[TiledMatrix],
     shifts: Float[np.ndarray, "spaces sets"] | None,
     sets: PointSets,
     cell: int,
     cells: slice,
-    precision: type[np.floating[Any]],
+    memory: "_Memory",
     row_sums: Float[np.ndarray, "sets spaces points"],
 ) -> Iterator[tuple[int, list[int], Float[np.ndarray, "spaces numbers"]]]:
     """Yield the tiles of a cell with each of some others: which one, the sets they count for, and a row a space.
 
-    Adds the sums of rows and of columns to ``row_sums``.
+    They lie in ``memory``. Adds the sums of rows and of columns to ``row_sums``.
     """
+    precision = memory.dtype.type
     bounds = sets.bounds
     rows, columns = (slice(int(bounds[run.start]), int(bounds[run.stop])) for run in (slice(cell, cell + 1), cells))
     height, members = rows.stop - rows.start, sets.cells_of(cells)
@@ -209,8 +234,9 @@ def _tiles(
     shared = [np.flatnonzero(sets.cells[:, [cell, other]].all(axis=1)).tolist() for other in range(*_ends(cells))]
     # Without a bandwidth one tile counts for all sets; with one each has its own.
     of_sets = [[places] if shifts is None else [[place] for place in places] for places in shared]
+    places_in_memory = iter(memory)
     tiles = [
-        [np.empty((len(matrices), height, one.stop - one.start), dtype=precision) for _ in of_one]
+        [_shaped(next(places_in_memory), (len(matrices), height, one.stop - one.start)) for _ in of_one]
         for one, of_one in zip(inside, of_sets, strict=True)
     ]
     n_terms = 1 if shifts is None else 2

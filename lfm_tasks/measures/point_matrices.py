@@ -18,7 +18,7 @@ from lfm_tasks.measures.point_sets import NO_SPREAD, PointSets, SpaceRows, Tile,
 
 # Runs of points, and points of a run, whose columns estimate the effects of rows that are taken off before tiles become
 # float32. The estimate may be rough: centering is completed exactly, from sums of rows.
-_SAMPLE_RUNS, _SAMPLE_RUN = 8, 32
+_SAMPLE_RUNS, _SAMPLE_RUN = 8, 16
 
 Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
