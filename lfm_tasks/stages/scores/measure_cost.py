@@ -111,8 +111,8 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
             "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
         }
     # The pass itself; bandwidths, tables and sums for chance are computed once a run, or kept from earlier blocks of a
-    # process, of three in four spaces in zoos of several blocks. With a bandwidth a tile has a product for all points and
-    # one for each half that has its points.
+    # process, of three in four spaces in zoos of several blocks. With a bandwidth a tile has a product for all points
+    # and one for each half that has its points.
     n_once = 2 if measure.matrix.has_bandwidth or measure.matrix.has_table else 1
     n_products = 2 if measure.matrix.has_bandwidth else 1
     n_passes = 1 + n_once * (0.25 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
