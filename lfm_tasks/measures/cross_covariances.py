@@ -347,7 +347,9 @@ def _log_chance_of_sum(
 
     Chernoff's: P(S ≥ s) ≤ exp(Σ (exp(t w) − 1)/n − t s) for each t > 0, the sum over all w = √(h h').
     """
-    sums, best = np.multiply.outer(first, second), 0.0
+    # In one order of both, so that a pair has the same bits whichever is the source.
+    sides = sorted((first, second), key=lambda side: (len(side), *side.tolist()))
+    sums, best = np.multiply.outer(*sides), 0.0
     for t in _TRIES / sums[0, 0]:
         bound = float(np.expm1(t * sums).sum()) / n_points - t * least
         if bound > best:

@@ -131,9 +131,13 @@ def _trimmed(
 @compiled
 @no_type_check
 def _masks(nearest, members, k):
-    """Return the bits of every entry, and for how many points and sets the list was too short."""
+    """Return the bits of every entry, and for how many points and sets the list was too short.
+
+    A set of up to k points has fewer neighbors, in any list: nothing is scored on it.
+    """
     n_points, length = nearest.shape
     n_sets = members.shape[1]
+    sizes = members.sum(axis=0)
     masks = np.zeros((n_points, length), dtype=np.uint64)
     n_short = 0
     for i in range(n_points):
@@ -148,7 +152,7 @@ def _masks(nearest, members, k):
                     found[one] += 1
             masks[i, entry] = bits
         for one in range(n_sets):
-            if members[i, one] and found[one] < k:
+            if members[i, one] and found[one] < k < sizes[one]:
                 n_short += 1
     return masks, n_short
 

@@ -10,6 +10,8 @@ from lfm_tasks.measures.measure import Invariance, Measure, Rows
 N_NEIGHBORS = 10
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling"})
 _BLOCK_ROWS = 1024
+# Neighbors beyond which sorting whole rows takes less time than inserting each into a list.
+_MOST_INSERTED = 256
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,12 @@ def _nearest(
 ) -> Int[np.ndarray, "block neighbors"]:
     from lfm_tasks.measures.neighbor_loops import largest_of_rows  # numba, which takes .3 s to import
 
-    return np.asarray(largest_of_rows(products, row_indices, n_neighbors))
+    if n_neighbors >= products.shape[1]:
+        raise ValueError(f"got {n_neighbors} neighbors of {products.shape[1]} points, expected fewer")
+    if n_neighbors <= _MOST_INSERTED:
+        return np.asarray(largest_of_rows(products, row_indices, n_neighbors))
+    products[np.arange(len(row_indices)), row_indices] = -np.inf
+    return np.argsort(-products, axis=1, kind="stable")[:, :n_neighbors]
 
 
 _PLACES = np.arange(N_NEIGHBORS)

@@ -22,7 +22,8 @@ def medians_of_sets(
 ) -> Float[np.ndarray, " numbers"]:
     """Return the median of all n² squared distances; and by how much its logarithm differs in each set of points.
 
-    NaN where it differs too much. Numbers are counted in bins; then those in the bins of medians are put in order.
+    NaN where it differs too much. Numbers are counted by their upper bits, then those in the bins of medians by the
+    rest: no more than counts is held.
     ``kept_tiles``: where to put tiles of up to 4,096 points.
     """
     runs, bounds, classes = sets.runs(), sets.bounds, sets.classes.tolist()
@@ -59,20 +60,20 @@ def medians_of_sets(
     ranks = np.stack([np.maximum(n_below[:, -1] - 1, 0) // 2, n_below[:, -1] // 2], axis=1)
     bins = np.array([np.searchsorted(below, both, side="right") for below, both in zip(n_below, ranks, strict=True)])
     bins = np.minimum(bins, _N_BINS - 1)  # of a set without points
-    is_near = np.zeros(_N_BINS, dtype=bool)
-    is_near[bins] = True
-    near: dict[tuple[int, int], list[Int[np.ndarray, " some"]]] = {}
+    # The upper bits of both middle numbers of each set are known: now those below, counted in their bins.
+    lower = np.zeros((sets.n_sets, 2, 1 << _DROPPED_BITS), dtype=np.int64)
     for pair, weight, bits in by_cells():
-        near.setdefault(pair, []).append(np.repeat(_of_bins(bits, _DROPPED_BITS, is_near), weight))
+        for place in np.flatnonzero(together[:, *pair]).tolist():
+            _count_in_two_bins(bits, _DROPPED_BITS, weight, bins[place], lower[place])
     medians = np.full(sets.n_sets, np.nan)
-    for place, (first, last) in enumerate(bins.tolist()):
-        if not n_below[place, -1]:
-            continue
-        found = np.concatenate([run for pair, some in near.items() if together[place][pair] for run in some])
-        its_bins = found >> _DROPPED_BITS
-        inside = ranks[place] - (int(n_below[place, first - 1]) if first else 0)
-        ordered = np.partition(found[(its_bins == first) | (its_bins == last)], inside)
-        medians[place] = ordered[inside].view(np.float32).astype(np.float64).mean()
+    for place in np.flatnonzero(n_below[:, -1]).tolist():
+        before = [int(n_below[place, of_rank - 1]) if of_rank else 0 for of_rank in bins[place].tolist()]
+        low = [
+            int(np.searchsorted(counted.cumsum(), rank - n_before, side="right"))
+            for counted, rank, n_before in zip(lower[place], ranks[place].tolist(), before, strict=True)
+        ]
+        middle = (bins[place] << _DROPPED_BITS | low).astype(np.int32).view(np.float32)
+        medians[place] = middle.astype(np.float64).mean()
     if not medians[0] > 0:
         return np.zeros(1 + sets.n_sets)
     with np.errstate(divide="ignore"):
@@ -122,7 +123,8 @@ def rank_table(correlations: TileFunction, sets: PointSets, kept_tiles: dict[Til
     runs, n_points = sets.runs(), len(sets.order)
     bits_in_bin = _BITS_OF_FEW if n_points < _FEW_POINTS else _BITS_OF_MANY
     center = float(np.median(1 - correlations(runs[0][1], runs[-1][1])))
-    counts, sums, squares = np.zeros((3, 1 << (32 - bits_in_bin)), dtype=np.int64)
+    # As floats: of 100,000 points squares exceed 64 bits.
+    counts, sums, squares = np.zeros((3, 1 << (32 - bits_in_bin)))
     for place, (_, rows) in enumerate(runs):
         for _, columns in runs[place:]:
             tile = correlations(rows, columns)
@@ -141,8 +143,7 @@ def rank_table(correlations: TileFunction, sets: PointSets, kept_tiles: dict[Til
     shares, upper = of_bins / n_pairs, of_bins.cumsum() / n_pairs
     # Places are whole numbers: within rounding of one there is only one.
     slopes = np.where(deviations > 1e-3, shares / (np.sqrt(12) * np.maximum(deviations, 1e-3)), 0.0)
-    offsets = upper - shares / 2 - slopes * middles
-    table = np.stack([upper - shares, upper, offsets, slopes], axis=1).astype(np.float32)
+    table = np.stack([upper - shares, upper, slopes, middles], axis=1).astype(np.float32)
     return RankTable(center, bits_in_bin, first, index, table)
 
 
@@ -157,20 +158,16 @@ def _count_in_bins(bits, n_dropped, weight, counts):
 
 @compiled
 @no_type_check
-def _of_bins(bits, n_dropped, is_wanted):
-    """Return the numbers, as bits, of wanted bins."""
-    n_found = 0
+def _count_in_two_bins(bits, n_dropped, weight, bins, counts):
+    """Add the weight to the dropped bits of each number of the first of two bins, and of the second."""
+    first, second, below = bins[0], bins[1], (1 << n_dropped) - 1
     for i in range(bits.shape[0]):
         for j in range(bits.shape[1]):
-            n_found += is_wanted[bits[i, j] >> n_dropped]
-    found = np.empty(n_found, dtype=np.int32)
-    n_found = 0
-    for i in range(bits.shape[0]):
-        for j in range(bits.shape[1]):
-            if is_wanted[bits[i, j] >> n_dropped]:
-                found[n_found] = bits[i, j]
-                n_found += 1
-    return found
+            bin_ = bits[i, j] >> n_dropped
+            if bin_ == first:
+                counts[0, bits[i, j] & below] += weight
+            if bin_ == second:
+                counts[1, bits[i, j] & below] += weight
 
 
 @compiled
@@ -193,7 +190,7 @@ def _count_keys(correlations, center, bits_in_bin, is_diagonal, counts, sums, sq
             bin_ = keys[j] >> np.uint32(bits_in_bin)
             counts[bin_] += weight
             sums[bin_] += weight * place
-            squares[bin_] += weight * place * place
+            squares[bin_] += weight * np.float64(place) * place
 
 
 @compiled
@@ -201,8 +198,8 @@ def _count_keys(correlations, center, bits_in_bin, is_diagonal, counts, sums, sq
 def _shares_below(correlations, center, bits_in_bin, first, index, table):
     """Return the share of all numbers below each 1 − r, half of its equals counted.
 
-    ``table``: of each present bin the share below it, that of all numbers up to its end, and of what is added to the
-    first by step: offset and slope.
+    ``table``: of each present bin the share below it, that of all numbers up to its end, what a step in it adds, and
+    the mean place of its numbers.
     """
     n_rows, n_columns = correlations.shape
     numbers = np.empty(n_columns, dtype=np.float32)
@@ -213,8 +210,9 @@ def _shares_below(correlations, center, bits_in_bin, first, index, table):
             bin_ = np.int64(keys[j] >> np.uint32(bits_in_bin)) - first
             row = np.int64(index[min(max(bin_, 0), len(index) - 1)])
             place = keys[j] & np.uint32((1 << bits_in_bin) - 1)
-            share = table[row, 2] + np.float64(table[row, 3]) * place
-            shares[i, j] = min(max(share, table[row, 0]), table[row, 1])
+            low, high = np.float64(table[row, 0]), np.float64(table[row, 1])
+            share = (low + high) / 2 + table[row, 2] * (np.float64(place) - table[row, 3])
+            shares[i, j] = min(max(share, low), high)
     return shares
 
 
@@ -227,7 +225,9 @@ def _keys_of_row(correlations, center, numbers):
     """
     for j in range(len(correlations)):
         dissimilarity = 1 - correlations[j]
-        numbers[j] = np.float32((0.0 if dissimilarity < _NO_DISSIMILARITY else dissimilarity) - center)
+        step = (0.0 if dissimilarity < _NO_DISSIMILARITY else dissimilarity) - center
+        # What ties with the center differs from it by rounding.
+        numbers[j] = np.float32(0.0 if abs(step) < _NO_DISSIMILARITY else step)
     keys = numbers.view(np.uint32)
     for j in range(len(keys)):
         bits = keys[j]

@@ -164,7 +164,8 @@ def bytes_together(n_points: int, n_features: int, *, has_table: bool = True) ->
 
     A radial kernel has a tile for all points and for two halves; ranks have a table. Tiles are as large for all.
     """
-    table = 1 << 19 if has_table else 0
+    # Of few points ranks have finer bins.
+    table = (1 << 19 if n_points >= 1024 else 7 << 18) if has_table else 0
     return 16 * n_points * n_features + 8 * n_points * (1 + N_HALVES) + 3 * 4 * 128 * 256 + table
 
 

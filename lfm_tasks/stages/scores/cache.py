@@ -16,7 +16,7 @@ MOST_BYTES = 256 << 20
 # Of rows and prepared spaces, and of one of them.
 MOST_SPACES, LARGEST_SPACE = 384 << 20, 4 << 20
 # Of a value that travels with jobs.
-_LARGEST_SHARED = 32 << 10
+LARGEST_SHARED = 64 << 10
 Kept = TypeVar("Kept")
 
 # The addresses name contents: no entry is ever out of date.
@@ -38,7 +38,7 @@ def add_kept(entries: Mapping[Hashable, Any]) -> None:
 def is_small(value: object) -> bool:
     """Return whether a value is small enough to travel from one process to all others."""
     n_bytes = _array_bytes(value)
-    return n_bytes is not None and n_bytes <= _LARGEST_SHARED
+    return n_bytes is not None and n_bytes <= LARGEST_SHARED
 
 
 def kept_space(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:

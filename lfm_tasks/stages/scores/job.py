@@ -1,6 +1,6 @@
 """One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lfm_tasks.stages.inventory.correspondence import read_exchangeability
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.cache import add_kept, is_small
 from lfm_tasks.stages.scores.full_maps import score_full_maps
-from lfm_tasks.stages.scores.point_pair_measures import kept_of_spaces
+from lfm_tasks.stages.scores.point_pair_measures import kept_of_spaces, measures_that_travel
 from lfm_tasks.stages.scores.row_measures import read_spaces, score_activations
 from lfm_tasks.stages.scores.zoomout_maps import score_grown_maps
 from lfm_tasks.statistics.resampling import rows_by_value
@@ -54,21 +54,19 @@ def store_block(job: BlockJob) -> None:
 
 
 def keep_spaces(job: BlockJob) -> dict[str, dict[Hashable, Any]]:
-    """Compute what measures of matrices need of each space of a job; return, by basis, what is small, by address."""
+    """Compute what measures of matrices need of each space of a job; return, by basis, what is small, by address.
+
+    One space after another: a job has more of them than a part of a block.
+    """
     resamplings = Resamplings(read_exchangeability(job.store, job.exchangeability), job.atlas)
-    activations = read_spaces(job, job.bases)
     found: dict[str, dict[Hashable, Any]] = {key: {} for key in job.bases}
     for key in job.bases:
-        resampling = resamplings.of(job.ids(key), job.ids_key(key))
-        for name in compared_by_matrices(job.settings.measures):
-            of_space = kept_of_spaces(name, MEASURES[name], activations.some([key]).on_points, resampling)
+        ids = job.ids(key)
+        space, resampling = read_spaces(job, [key]), resamplings.of(ids, job.ids_key(key))
+        for name in measures_that_travel(job.settings.measures, len(ids)):
+            of_space = kept_of_spaces(name, MEASURES[name], space.on_points, resampling)
             found[key].update(entry for entry in of_space.values() if is_small(entry[1]))
     return found
-
-
-def compared_by_matrices(names: Iterable[str]) -> list[str]:
-    """Return the measures of matrices of all pairs of points."""
-    return sorted(name for name in names if name in MEASURES and MEASURES[name].matrix is not None)
 
 
 def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> dict[str, np.ndarray]:

@@ -28,8 +28,10 @@ from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import MatrixConstants, MatrixForm, TiledMatrix
 from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, point_sets, space_rows
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
+from lfm_tasks.stages.scores.cache import LARGEST_SHARED
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
@@ -254,6 +256,23 @@ class _KeptLists:
 
     lists: "NeighborLists"
     sums: Float[np.ndarray, " partitions"] | ExchangeSums | None
+
+
+def travel_bytes(name: str, n_points: int) -> int:
+    """Return the bytes of what a measure of matrices keeps of a space, where it is small enough to travel; else 0.
+
+    Row effects of a matrix, and of its derivative, in single precision; sums for chance.
+    """
+    form = MEASURES[name].matrix if name in MEASURES else None
+    if form is None or form.has_table:
+        return 0
+    n_bytes = 4 * n_points * (2 if form.has_bandwidth else 1) + 4096
+    return n_bytes if n_bytes <= LARGEST_SHARED else 0
+
+
+def measures_that_travel(names: Iterable[str], n_points: int) -> list[str]:
+    """Return the measures of matrices of which what is kept of a space is small enough to travel."""
+    return sorted(name for name in names if travel_bytes(name, n_points))
 
 
 def kept_of_spaces(

@@ -23,7 +23,7 @@ from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings, part_side, reads_activations, tile_side
 from lfm_tasks.stages.scores.cost import pair_work, part_load
-from lfm_tasks.stages.scores.job import compared_by_matrices, keep_spaces, store_block
+from lfm_tasks.stages.scores.job import keep_spaces, store_block
 from lfm_tasks.stages.scores.pair_index import (
     PairIndex,
     PairScores,
@@ -37,6 +37,7 @@ from lfm_tasks.stages.scores.pair_index import (
     requested_pairs,
 )
 from lfm_tasks.stages.scores.pair_runs import runs_of_pairs
+from lfm_tasks.stages.scores.point_pair_measures import travel_bytes
 from lfm_tasks.stores.units.store import array_digest, digest
 from lfm_tasks.workers.pool import JobFailure
 
@@ -46,13 +47,11 @@ from lfm_tasks.workers.pool import JobFailure
 # takes longer.
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
-# Matrices of points are computed again for each block, which takes as long as some hundred of its pairs: blocks are
-# larger beside measures that take milliseconds a pair, too.
-_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS, _MOST_GROUPS_WITH_MATRICES = 24, 16, 10
+_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
-# Of spaces that are compared by all pairs of points: just below the `tile_side` of 2,000 × 64, so that no matrix is
-# made twice in a block.
+# Of spaces that are compared by all pairs of points: below the `tile_side` of 2,000 × 64, so that no matrix is made
+# twice in a block.
 _LARGEST_SIDE_TOGETHER = 304
 
 
@@ -129,10 +128,9 @@ def block_side(
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
     largest = _LARGEST_SIDE
-    if not is_drawn and any(measure.compares_point_pairs for measure in measures):
-        n_groups = _MOST_GROUPS_WITH_MATRICES
-        if all(measure.compares_point_pairs for measure in measures):
-            n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
+    if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
+        # Matrices of points are computed again for each block, which takes as long as some hundred of its pairs.
+        n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
     n_groups = max(n_groups, -(-n_bases // largest))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 
@@ -302,7 +300,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
 
 
 # Spaces of a job that computes what is kept of them, and bytes of that in the messages of all blocks together.
-_SPACES_TOGETHER, _MOST_SHARED = 32, 512 << 20
+_SPACES_TOGETHER, _MANY_JOBS, _MOST_SHARED = 32, 64, 512 << 20
 # Blocks from which on it is computed before: of fewer, one worker or two have most of them.
 _FEWEST_BLOCKS = 6
 
@@ -316,15 +314,21 @@ def _with_kept(run: Run, jobs: list[BlockJob], n_points: Mapping[str, int], need
     for index, job in enumerate(jobs):
         by_settings.setdefault(job.settings, []).append(index)
     parts: list[BlockJob] = []
+    n_bytes_left = _MOST_SHARED
     for settings, indices in by_settings.items():
-        names, used = compared_by_matrices(settings.measures), [jobs[index] for index in indices]
-        keys = sorted({key for job in used for key in job.bases})
-        n_bytes = len(names) * sum(4 * n_points[key] + 4096 for job in used for key in job.bases)
-        if not names or len(used) < _FEWEST_BLOCKS or n_bytes > _MOST_SHARED:
+        used = [jobs[index] for index in indices]
+        n_bytes = sum(
+            travel_bytes(name, n_points[key]) for name in settings.measures for job in used for key in job.bases
+        )
+        if not n_bytes or len(used) < _FEWEST_BLOCKS or n_bytes > n_bytes_left:
             continue
+        n_bytes_left -= n_bytes
+        keys = sorted({key for job in used for key in job.bases})
         activations = {key: job.activations[key] for job in used for key in job.bases}
-        for start in range(0, len(keys), _SPACES_TOGETHER):
-            some = tuple(keys[start : start + _SPACES_TOGETHER])
+        # Enough jobs for many workers, and few enough that a task takes longer than what handing it out takes.
+        step = max(1, min(_SPACES_TOGETHER, len(keys) // _MANY_JOBS))
+        for start in range(0, len(keys), step):
+            some = tuple(keys[start : start + step])
             of_some = {key: activations[key] for key in some}
             parts.append(replace(used[0], bases=some, runs=runs_of_pairs(np.empty((0, 2), int)), activations=of_some))
     found: dict[ScoreSettings, dict[str, dict[Hashable, Any]]] = {}

@@ -24,7 +24,7 @@ ONE_BY_ONE = Correspondence(regime="anchors", refine="zoomout", n_anchors=5)
         (1000, FULL_CORRESPONDENCE, ("cka_linear", "overlap"), 100, "", 10, 256),
         (1000, FULL_CORRESPONDENCE, ("cka_linear", "lfm"), 100, "", 10, 256),
         (1000, FULL_CORRESPONDENCE, ("cka_linear", "lfm"), 100, "groups", 231, 48),
-        (1000, FULL_CORRESPONDENCE, ("cka_linear", "cca_mean"), 0, "", 45, 112),
+        (1000, FULL_CORRESPONDENCE, ("cka_linear", "cca_mean"), 0, "", 231, 48),
         (60, FULL_CORRESPONDENCE, ("cka_linear",), 0, "", 10, 16),
         (100, ONE_BY_ONE, ("lfm",), 0, "", 28, 16),
         (1000, ONE_BY_ONE, ("lfm",), 0, "", 2016, 16),
