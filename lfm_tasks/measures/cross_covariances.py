@@ -313,7 +313,7 @@ def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
 
 
 # Probability of what is taken for impossible: p-values near it are no more than an order of magnitude anyway.
-_NEVER = 1e-9
+_LOG_NEVER = float(np.log(1e-9))
 # By what the argument of the bound grows from one try to the next, and how far.
 _TRIES = 0.2 * 1.3 ** np.arange(24)
 
@@ -335,9 +335,9 @@ def may_meet(source: Spread, target: Spread, n_points: int, beyond: float) -> bo
         return False
     # Never more, since no permutation has a larger sum.
     n_most = min(len(first), len(second))
-    if beyond > first[:n_most] @ second[:n_most]:
+    if beyond > float(first[:n_most] @ second[:n_most]):
         return False
-    return beyond <= 0 or _log_chance_of_sum(first, second, n_points, beyond) > np.log(_NEVER)
+    return beyond <= 0 or _log_chance_of_sum(first, second, n_points, beyond) > _LOG_NEVER
 
 
 def _log_chance_of_sum(
@@ -350,12 +350,12 @@ def _log_chance_of_sum(
     # In one order of both, so that a pair has the same bits whichever is the source.
     sides = sorted((first, second), key=lambda side: (len(side), *side.tolist()))
     sums, best = np.multiply.outer(*sides), 0.0
-    for t in _TRIES / sums[0, 0]:
+    for t in (_TRIES / sums[0, 0]).tolist():
         bound = float(np.expm1(t * sums).sum()) / n_points - t * least
         if bound > best:
             break
         best = bound
-        if best <= np.log(_NEVER):
+        if best <= _LOG_NEVER:
             break
     return best
 

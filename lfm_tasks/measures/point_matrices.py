@@ -25,7 +25,7 @@ Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
 @dataclass(frozen=True)
 class MatrixConstants:
-    """What is computed once of a matrix: given to its form once more, it spares passes over pairs of points.
+    """Numbers of a matrix that are computed once: given to its form again, they spare passes over pairs of points.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ def _beside(
 
 
 def _rough_effects(tile: TileFunction, n_points: int) -> Float[np.ndarray, " points"]:
-    """Return what some columns tell of the mean of each row, such that those of rows and columns add up.
+    """Return rough row effects from some columns: an entry is about the sum of those of its row and its column.
 
     The median of the means of eight runs of columns: a far point, and the diagonal, are in one of them.
     """

@@ -25,7 +25,7 @@ TilePlace = tuple[int, int, int, int]
 
 
 def place_of_tile(rows: slice, columns: slice) -> TilePlace:
-    """Return what a tile is known by."""
+    """Return the key of a tile."""
     return rows.start, rows.stop, columns.start, columns.stop
 
 

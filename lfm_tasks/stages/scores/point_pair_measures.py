@@ -278,7 +278,10 @@ def measures_that_travel(names: Iterable[str], n_points: int) -> list[str]:
 def kept_of_spaces(
     name: str, measure: Measure, spaces: SpacesOnPoints, resampling: Resampling
 ) -> dict[str, tuple[Hashable, Any]]:
-    """Return what a measure of matrices keeps of each space, and its address; without spaces that it cannot compare."""
+    """Return the constants and sums of each space for a measure of matrices, and their address in the cache.
+
+    Without spaces that the measure cannot compare.
+    """
     form, points = measure.matrix, _points_of(measure, resampling)
     found: dict[str, tuple[Hashable, Any]] = {}
     for key, rows in spaces.rows.items():

@@ -144,7 +144,7 @@ def prepare_rows(measure: Measure, rows: np.ndarray) -> Any:
 
 
 class RowChecks:
-    """What speaks against values of measures of two spaces; what is computed of a space is computed once."""
+    """Reservations about values of measures of two spaces; each space is looked at once."""
 
     def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
         self._rows = rows

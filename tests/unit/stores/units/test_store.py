@@ -263,7 +263,7 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
     # printf '{"convention":"10","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "8bfc4e3d8a2cefcdb134ad4176c97a8cd70bda0c317787599873032e64656e41"
+    expected = "cafe38657f7c7a858fe062f60895f7f528b28fd3eedde049f0d5b5b118b69229"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
