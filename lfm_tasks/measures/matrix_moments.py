@@ -41,10 +41,6 @@ from lfm_tasks.statistics.strata_moments import (
     triangles,
 )
 
-# Mean of chance, in its deviations, that is rounding.
-_ROUNDING_OF_MEAN = 1e-12
-
-
 @dataclass(frozen=True)
 class MatrixChance:
     """Sums over one centered matrix from which the permutation moments of its pairs follow.
@@ -123,10 +119,7 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
     )
     shape = (len(sources), len(targets), of_sources.shape[1])
     spectra = Spectra(np.broadcast_to(of_sources[:, None], shape), np.broadcast_to(of_targets[None], shape), n_points)
-    mean = of_sums.mean + constant
-    # Of unbiased measures it is 0 but for rounding.
-    mean = np.where(np.abs(mean) <= _ROUNDING_OF_MEAN * of_sums.deviation, 0.0, mean)
-    return MomentArrays(mean / norm, of_sums.deviation / norm, of_sums.skewness, spectra)
+    return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness, spectra)
 
 
 @dataclass(frozen=True)

@@ -269,6 +269,10 @@ def against_chance(
     return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
 
 
+# Level of chance, relative to how far its quantile is from it, that is rounding.
+_NO_MEAN = 1e-12
+
+
 def against_moments(
     scores: Float[np.ndarray, " pairs"],
     moments: MomentArrays,
@@ -302,6 +306,9 @@ def against_moments(
         statistics[:, 0] = weight * of_statistic(mean + deviation * above)
         statistics[:, 0] += (1 - weight) * of_statistic(mean + deviation * below)
         statistics[:, 1] = of_statistic(edge)
+    # The mean of unbiased measures is 0 but for rounding.
+    is_rounding = np.abs(statistics[:, 0]) <= _NO_MEAN * np.abs(statistics[:, 1] - statistics[:, 0])
+    statistics[is_rounding, 0] = 0
     span = best - statistics[:, 0]
     is_open = np.abs(span) > 1e-12
     statistics[:, 2] = np.where(is_open, (scores - statistics[:, 0]) / np.where(is_open, span, 1.0), np.nan)
