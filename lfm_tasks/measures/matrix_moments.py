@@ -41,6 +41,7 @@ from lfm_tasks.statistics.strata_moments import (
     triangles,
 )
 
+
 @dataclass(frozen=True)
 class MatrixChance:
     """Sums over one centered matrix from which the permutation moments of its pairs follow.

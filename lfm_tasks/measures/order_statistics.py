@@ -60,20 +60,24 @@ def medians_of_sets(
     ranks = np.stack([np.maximum(n_below[:, -1] - 1, 0) // 2, n_below[:, -1] // 2], axis=1)
     bins = np.array([np.searchsorted(below, both, side="right") for below, both in zip(n_below, ranks, strict=True)])
     bins = np.minimum(bins, _N_BINS - 1)  # of a set without points
-    # The upper bits of both middle numbers of each set are known: now those below, counted in their bins.
-    lower = np.zeros((sets.n_sets, 2, 1 << _DROPPED_BITS), dtype=np.int64)
+    # The upper bits of both middle numbers of each set are known: now those in their bins are counted by the rest.
+    inside = {
+        (place, of_rank): np.zeros(1 << _DROPPED_BITS, dtype=np.int64)
+        for place in np.flatnonzero(n_below[:, -1]).tolist()
+        for of_rank in set(bins[place].tolist())
+    }
     for pair, weight, bits in by_cells():
-        for place in np.flatnonzero(together[:, *pair]).tolist():
-            _count_in_two_bins(bits, _DROPPED_BITS, weight, bins[place], lower[place])
+        for (place, of_rank), counted in inside.items():
+            if together[place][pair]:
+                _count_in_bin(bits, _DROPPED_BITS, weight, of_rank, counted)
     medians = np.full(sets.n_sets, np.nan)
-    for place in np.flatnonzero(n_below[:, -1]).tolist():
-        before = [int(n_below[place, of_rank - 1]) if of_rank else 0 for of_rank in bins[place].tolist()]
-        low = [
-            int(np.searchsorted(counted.cumsum(), rank - n_before, side="right"))
-            for counted, rank, n_before in zip(lower[place], ranks[place].tolist(), before, strict=True)
-        ]
-        middle = (bins[place] << _DROPPED_BITS | low).astype(np.int32).view(np.float32)
-        medians[place] = middle.astype(np.float64).mean()
+    for place in sorted({place for place, _ in inside}):
+        middle = []
+        for of_rank, rank in zip(bins[place].tolist(), ranks[place].tolist(), strict=True):
+            n_before = int(n_below[place, of_rank - 1]) if of_rank else 0
+            rest = int(np.searchsorted(inside[place, of_rank].cumsum(), rank - n_before, side="right"))
+            middle.append(of_rank << _DROPPED_BITS | rest)
+        medians[place] = np.array(middle, dtype=np.int32).view(np.float32).astype(np.float64).mean()
     if not medians[0] > 0:
         return np.zeros(1 + sets.n_sets)
     with np.errstate(divide="ignore"):
@@ -158,16 +162,14 @@ def _count_in_bins(bits, n_dropped, weight, counts):
 
 @compiled
 @no_type_check
-def _count_in_two_bins(bits, n_dropped, weight, bins, counts):
-    """Add the weight to the dropped bits of each number of the first of two bins, and of the second."""
-    first, second, below = bins[0], bins[1], (1 << n_dropped) - 1
+def _count_in_bin(bits, n_dropped, weight, chosen, counts):
+    """Add the weight to the dropped bits of each number of one bin."""
+    first = np.int64(chosen) << n_dropped
     for i in range(bits.shape[0]):
         for j in range(bits.shape[1]):
-            bin_ = bits[i, j] >> n_dropped
-            if bin_ == first:
-                counts[0, bits[i, j] & below] += weight
-            if bin_ == second:
-                counts[1, bits[i, j] & below] += weight
+            rest = bits[i, j] - first
+            if 0 <= rest < len(counts):
+                counts[rest] += weight
 
 
 @compiled

@@ -18,7 +18,10 @@ from lfm_tasks.measures.point_sets import NO_SPREAD, PointSets, SpaceRows, Tile,
 
 # Runs of points, and points of a run, whose columns estimate the effects of rows that are taken off before tiles become
 # float32. The estimate may be rough: centering is completed exactly, from sums of rows.
-_SAMPLE_RUNS, _SAMPLE_RUN = 8, 16
+_SAMPLE_RUNS, _SAMPLE_RUN = 8, 32
+
+# Change of log σ² up to which a derivative has no effects that cost its sum with the matrix digits in float32.
+_SMALL_SHIFT = 0.1
 
 Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
@@ -32,7 +35,7 @@ class MatrixConstants:
     effects
         What is taken off rows and columns before tiles become float32, where that is more than a number.
     effects_of_derivative
-        The same for the derivative by log σ².
+        The same for the derivative by log σ², where shifts are large.
     variance
         σ², where there is a bandwidth.
     shifts
@@ -163,7 +166,8 @@ def radial_matrix(
             effects = _rough_effects(kernel, len(sets.order))
             constants = MatrixConstants(effects, variance=variance)
             if has_shifts:
-                slopes = _rough_effects(derivative, len(sets.order))
+                is_far = np.nanmax(np.abs(medians[1:])) > _SMALL_SHIFT
+                slopes = _rough_effects(derivative, len(sets.order)) if is_far else None
                 constants = replace(constants, effects_of_derivative=slopes, shifts=medians[1:])
         less_effects = _less_effects(constants.effects, centering)
         less_slopes = _less_effects(constants.effects_of_derivative, centering)

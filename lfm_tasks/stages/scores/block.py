@@ -38,7 +38,7 @@ from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 # ones, since a block of several parts reads and prepares its spaces for each of them.
 PART_SIDE, _PART_SIDE_OF_LARGE = 64, 32
 _PART_BYTES, _PART_BYTES_OF_LARGE = 512 << 20, 2 << 30
-# Spaces on a side that are compared together by all pairs of points: sums over pairs take 200 bytes a pair.
+# Spaces on a side that are compared together by all pairs of points: sums over pairs take 50 bytes a pair.
 _TILE_SIDE = 512
 
 
@@ -159,13 +159,17 @@ def tile_side(n_points: int, n_features: int) -> int:
     return max(1, min(_TILE_SIDE, _PART_BYTES_OF_LARGE // (2 * bytes_together(n_points, n_features))))
 
 
+def table_bytes(n_points: int) -> int:
+    """Return the bytes of the ranks of a space, at most: of few points they have finer bins."""
+    return 1 << 19 if n_points >= 1024 else 7 << 18
+
+
 def bytes_together(n_points: int, n_features: int, *, has_table: bool = True) -> int:
     """Return the bytes of a space that is compared together with others: its rows twice, row sums of sets, a tile.
 
     A radial kernel has a tile for all points and for two halves; ranks have a table. Tiles are as large for all.
     """
-    # Of few points ranks have finer bins.
-    table = (1 << 19 if n_points >= 1024 else 7 << 18) if has_table else 0
+    table = table_bytes(n_points) if has_table else 0
     return 16 * n_points * n_features + 8 * n_points * (1 + N_HALVES) + 3 * 4 * 128 * 256 + table
 
 

@@ -8,6 +8,7 @@ from math import ceil
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.point_sets import MOST_KEPT
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import are_stretched
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
@@ -15,7 +16,7 @@ from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_number
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
-from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, tile_side
+from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, table_bytes, tile_side
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work
@@ -346,13 +347,15 @@ def _together_bytes(block: _Block) -> int:
     forms = [form for name in block.of_point_pairs if (form := MEASURES[name].matrix) is not None]
     has_table = any(form.has_table for form in forms)
     held = sum(bytes_together(size.n_points, size.n_features, has_table=has_table) for size in sizes)
-    held += 8 * 4 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
-    # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
+    held += 8 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
+    # One space at a time: tiles of up to 4,096 points that are looked at twice, those above the diagonal in double
+    # precision and their bits in single; or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
     held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
+    held += 7 * block.n_points**2 if forms and block.n_points**2 <= MOST_KEPT else 0
     if not forms or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
         return held
-    # A kernel and its derivative, whole, of which permutations look up entries: of localized pairs, too.
+    # A kernel, whole, of which permutations look up entries, and parts of it: of localized pairs, too.
     return max(held, 2 * 8 * block.n_points**2 + sum(8 * size.n_points * size.n_features for size in sizes))
 
 
@@ -364,7 +367,9 @@ def _lists_bytes(block: _Block) -> int:
     n_bases = _n_bases_of_all(len(block.bases))
     n_grouped = sum(measure.matrix is not None or measure.trace is not None for measure in measures)
     in_sets = n_grouped * n_bases * _SUMS_BYTES if block.pair.is_grouped and block.pair.has_moments else 0
-    return min(MOST_BYTES, n_kept * n_bases * block.n_points * _LIST_BYTES + in_sets)
+    n_ranked = sum(measure.matrix is not None and measure.matrix.has_table for measure in measures)
+    in_tables = n_ranked * n_bases * table_bytes(block.n_points)
+    return min(MOST_BYTES, n_kept * n_bases * block.n_points * _LIST_BYTES + in_sets + in_tables)
 
 
 def _written_bytes(block: _Block) -> int:

@@ -62,7 +62,7 @@ class MatrixSpaces:
 
 
 def _whole(matrix: TiledMatrix, sets: PointSets) -> Float[np.ndarray, "points points"]:
-    """Return a matrix, made tile by tile: ranks take several times their size while they are made."""
+    """Return a matrix, made tile by tile: a tile takes several times its size while it is made."""
     whole = np.empty((len(sets.order),) * 2)
     for (_, rows), (_, columns) in product(sets.runs(), repeat=2):
         whole[rows, columns] = matrix.tile(rows, columns)

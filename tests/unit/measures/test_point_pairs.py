@@ -1,6 +1,7 @@
 """Measures of all pairs of points, many spaces at once: the numbers of the measures one by one, and of permutations."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.measures import matrix_moments, order_statistics
 from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
 from lfm_tasks.measures.matrix_pairs import matrix_cosines, pair_products, self_products
 from lfm_tasks.measures.measure import Measure
@@ -428,6 +430,58 @@ def test_ranks__of_ties_are_their_mean_rank() -> None:
     assert len(np.unique(dissimilarities[0])) < 1000
     # Two values that lie .0002 apart or less may share a bin, and are ranked as if spread in it.
     assert values[SCORE] == pytest.approx(spearmanr(*dissimilarities).statistic, abs=3e-5)
+
+
+@pytest.mark.parametrize("n_points", [40, 300, 1100])
+def test_ranks__of_ties_at_the_median_are_their_mean_rank(n_points: int) -> None:
+    # Classes as one-hot rows: few dissimilarities, of which the middle one is a tie that rounding would take apart.
+    generator = np.random.default_rng(n_points)
+    rows = {
+        key: np.eye(7)[generator.integers(0, 7, n_points)] * generator.uniform(0.5, 2) + generator.uniform(1, 2)
+        for key in ("space0", "space1")
+    }
+    (values,) = score_family(
+        RANKED, MEASURES[RANKED], SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(n_points), None)
+    ).values
+    upper = np.triu_indices(n_points, k=1)
+    dissimilarities = [(1 - np.corrcoef(one))[upper].round(9) for one in rows.values()]
+    assert values[SCORE] == pytest.approx(spearmanr(*dissimilarities).statistic, abs=3e-5)
+
+
+@pytest.mark.parametrize("name", ["cka_rbf_debiased", "rsa_pearson_rdm_spearman", "distance_correlation"])
+def test_many_points__whose_tiles_are_not_kept_have_the_same_scores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tiles of more than 4,096 points are made again each time they are looked at.
+    how, pair = halved(150), [("space0", "space1")]
+    kept = score_family(name, MEASURES[name], SpacesOnPoints(related(150), {}), pair, how).values
+    for module in (order_statistics, matrix_moments):
+        monkeypatch.setattr(module, "MOST_KEPT", 1)
+
+    found = score_family(name, MEASURES[name], SpacesOnPoints(related(150), {}), pair, how).values
+
+    np.testing.assert_array_equal(found, kept)
+
+
+def test_halves_of_other_bandwidths__keep_their_digits() -> None:
+    # Halves of other scales have medians that differ by a factor: what their kernels have beside that of all is large.
+    generator = np.random.default_rng(3)
+    how, form = halved(500), MEASURES["cka_rbf_debiased"].matrix
+    assert form is not None
+    assert how.halves is not None
+    sets = point_sets(500, how.halves)
+    first = generator.standard_normal((500, 300))
+    second = 0.5 * first + generator.standard_normal((500, 300))
+    first[how.halves[0]] *= 0.55
+    second[~how.halves[0]] *= 0.6
+    matrices = []
+    for rows in (first, second):
+        moved = space_rows(rows, sets.order)
+        matrices.append(form.of_rows(moved, sets, form.of_rows(moved, sets, None).constants))
+    sides = np.array([0]), np.array([1])
+
+    found = matrix_cosines(matrices, sides, sets, form)[:, 0, 0]
+
+    exact = matrix_cosines(matrices, sides, sets, replace(form, precision=np.float64))[:, 0, 0]
+    np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
 def test_ranks__are_right_where_all_dissimilarities_are_almost_one() -> None:
