@@ -346,7 +346,11 @@ def _together_bytes(block: _Block) -> int:
     sizes = sorted(block.bases, key=lambda size: size.n_points * size.n_features)[-2 * side :]
     forms = [form for name in block.of_point_pairs if (form := MEASURES[name].matrix) is not None]
     has_table = any(form.has_table for form in forms)
-    held = sum(bytes_together(size.n_points, size.n_features, has_table=has_table) for size in sizes)
+    if forms:
+        held = sum(bytes_together(size.n_points, size.n_features, has_table=has_table) for size in sizes)
+    else:
+        # Rows as they are, and lists of some 25 neighbors.
+        held = sum(size.n_bytes + 200 * size.n_points for size in sizes)
     held += 8 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
     # One space at a time: tiles of up to 4,096 points that are looked at twice, those above the diagonal in double
     # precision and their bits in single; or blocks of products that neighbors are looked for in.

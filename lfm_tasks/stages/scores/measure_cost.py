@@ -104,11 +104,13 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
     (n, d), (n_spaces, n_pairs) = size, counts
     if measure.matrix is None:
-        # Products in double precision, then the nearest of each row; of a pair both lists of each point.
+        # Products in double precision, then the nearest of each row, kept for later blocks; of a pair both lists of
+        # each point.
+        n_made = n_spaces * (0.5 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
         return {
             "calls": 100.0 * n_pairs,
-            "products": 2.0 * n_spaces * n * n * d,
-            "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
+            "products": 2.0 * n_made * n * n * d,
+            "entries": 15.0 * n_made * n * n + 150.0 * n_pairs * n,
         }
     # The pass itself; bandwidths, tables and sums for chance are computed once a run, or kept from earlier blocks of a
     # process, of three in four spaces in zoos of several blocks. With a bandwidth a tile has a product for all points
