@@ -312,7 +312,7 @@ def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
     return bool(are_concentrated(*concentrations, n_points, is_exact=False))
 
 
-# Probability of what is taken for impossible: p-values near it are no more than an order of magnitude anyway.
+# Logarithm of the probability of what is taken for impossible: p-values near it are an order of magnitude anyway.
 _LOG_NEVER = float(np.log(1e-9))
 # By what the argument of the bound grows from one try to the next, and how far.
 _TRIES = 0.2 * 1.3 ** np.arange(24)

@@ -163,8 +163,7 @@ def _in_groups(
     space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, groups: Int[np.ndarray, "groups members"]
 ) -> MatrixSums:
     moved, sets = replace(space, rows=space.rows[groups.ravel()]), point_sets(groups.size)
-    constants = None if matrix.constants is None else matrix.constants.at(groups.ravel())
-    rough = form.of_rows(moved, sets, constants).tile
+    rough = form.of_rows(moved, sets, matrix.constants_at(groups.ravel())).tile
     centered = _centered(*_row_sums(rough, sets), form.centering)
 
     def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
@@ -314,8 +313,8 @@ def _of_some_points(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm) -> 
     """
     some = some_points(len(space.rows))
     if len(some) < len(space.rows):
-        constants = None if matrix.constants is None else matrix.constants.at(some)
-        matrix = form.of_rows(replace(space, rows=space.rows[some]), point_sets(len(some)), constants)
+        moved = replace(space, rows=space.rows[some])
+        matrix = form.of_rows(moved, point_sets(len(some)), matrix.constants_at(some))
     everything = slice(0, len(some))
     values = matrix.tile(everything, everything)
     centered = _centered(values.sum(axis=1), np.diagonal(values).copy(), form.centering)

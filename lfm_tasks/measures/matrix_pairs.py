@@ -162,10 +162,8 @@ def _pass_over_tiles(
         np.zeros((sets.n_sets, n_spaces)),
         np.zeros((sets.n_sets, n_spaces, n_points)),
     )
-    blocks, memory = (
-        list(_blocks(wanted)),
-        _Memory(n_spaces * int(np.diff(sets.bounds).max()) ** 2, np.dtype(precision)),
-    )
+    blocks = list(_blocks(wanted))
+    memory = _Memory(n_spaces * int(np.diff(sets.bounds).max()) ** 2, np.dtype(precision))
     shifts = None if matrices[0].shifts is None else np.array([matrix.shifts for matrix in matrices])
     for cell in range(sets.n_cells):
         for cells, _ in sets.runs(cell):
@@ -219,7 +217,7 @@ def _tiles(
     sets: PointSets,
     cell: int,
     cells: slice,
-    memory: "_Memory",
+    memory: _Memory,
     row_sums: Float[np.ndarray, "sets spaces points"],
 ) -> Iterator[tuple[int, list[int], Float[np.ndarray, "spaces numbers"]]]:
     """Yield the tiles of a cell with each of some others: which one, the sets they count for, and a row a space.
@@ -231,7 +229,8 @@ def _tiles(
     rows, columns = (slice(int(bounds[run.start]), int(bounds[run.stop])) for run in (slice(cell, cell + 1), cells))
     height, members = rows.stop - rows.start, sets.cells_of(cells)
     inside = [slice(*edges) for edges in pairwise((bounds[cells.start : cells.stop + 1] - columns.start).tolist())]
-    shared = [np.flatnonzero(sets.cells[:, [cell, other]].all(axis=1)).tolist() for other in range(*_ends(cells))]
+    others = range(cells.start, cells.stop)
+    shared = [np.flatnonzero(sets.cells[:, [cell, other]].all(axis=1)).tolist() for other in others]
     # Without a bandwidth one tile counts for all sets; with one each has its own.
     of_sets = [[places] if shifts is None else [[place] for place in places] for places in shared]
     places_in_memory = iter(memory)
@@ -255,7 +254,7 @@ def _tiles(
                     moved = derivative[0][:, one] * precision(shifts[space, place])
                     # The tiles of all spaces are in no cache: each number is written there once.
                     np.add(moved, whole[:, one], out=tile[space])
-    for index, (other, one) in enumerate(zip(range(*_ends(cells)), inside, strict=True)):
+    for index, (other, one) in enumerate(zip(others, inside, strict=True)):
         for place in shared[index]:
             of_rows, of_columns = by_cell[0, :, :, index], by_column[0, :, one]
             if shifts is not None and place:
@@ -268,18 +267,14 @@ def _tiles(
             yield other, places, tile.reshape(len(matrices), -1)
 
 
-def _ends(cells: slice) -> tuple[int, int]:
-    return cells.start, cells.stop
-
-
-# Sources that are multiplied at a time, where all pairs are wanted and where some are, such as half of a square.
-# Products of fewer rows take longer by a tenth.
-_SOURCES_AT_ONCE = {True: 320, False: 96}
+# Sources that are multiplied at a time: products of fewer rows take longer by a tenth, but where some pairs are wanted
+# only, such as half of a square, fewer others are computed with them.
+_SOURCES_AT_ONCE, _SOURCES_OF_SOME_PAIRS = 320, 96
 
 
 def _blocks(wanted: Bool[np.ndarray, "sources targets"]) -> Iterator[tuple[slice, slice]]:
     """Yield the rows and columns of products that hold all wanted pairs."""
-    step = _SOURCES_AT_ONCE[bool(wanted.all())]
+    step = _SOURCES_AT_ONCE if wanted.all() else _SOURCES_OF_SOME_PAIRS
     for start in range(0, len(wanted), step):
         sources = slice(start, min(start + step, len(wanted)))
         columns = np.flatnonzero(wanted[sources].any(axis=0))

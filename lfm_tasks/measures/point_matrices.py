@@ -82,6 +82,10 @@ class TiledMatrix:
         """The change of log σ² in each set of points; None without a derivative."""
         return None if self.with_derivative is None or self.constants is None else self.constants.shifts
 
+    def constants_at(self, points: Int[np.ndarray, " some"]) -> MatrixConstants | None:
+        """Return the constants of the matrix of some of the points, or of all in another order; None without any."""
+        return None if self.constants is None else self.constants.at(points)
+
 
 @dataclass(frozen=True)
 class MatrixForm:
@@ -157,26 +161,24 @@ def radial_matrix(
             values = exponents(rows, columns)
             return np.asarray(np.exp(values, out=values))
 
-        def derivative(rows: slice, columns: slice) -> Tile:
+        def terms(rows: slice, columns: slice) -> tuple[Tile, Tile]:
             values = exponents(rows, columns)
-            values *= -np.exp(values)
-            return values
+            made = np.exp(values)
+            values *= made
+            return made, np.negative(values, out=values)
 
         if constants is None:
             effects = _rough_effects(kernel, len(sets.order))
             constants = MatrixConstants(effects, variance=variance)
             if has_shifts:
                 is_far = np.nanmax(np.abs(medians[1:])) > _SMALL_SHIFT
-                slopes = _rough_effects(derivative, len(sets.order)) if is_far else None
+                slopes = _rough_effects(lambda *runs: terms(*runs)[1], len(sets.order)) if is_far else None
                 constants = replace(constants, effects_of_derivative=slopes, shifts=medians[1:])
         less_effects = _less_effects(constants.effects, centering)
         less_slopes = _less_effects(constants.effects_of_derivative, centering)
 
         def with_derivative(rows: slice, columns: slice) -> tuple[Tile, Tile]:
-            values = exponents(rows, columns)
-            made = np.exp(values)
-            values *= made
-            slopes = np.negative(values, out=values)
+            made, slopes = terms(rows, columns)
             return less_effects(made, rows, columns), less_slopes(slopes, rows, columns)
 
         def tile(rows: slice, columns: slice) -> Tile:

@@ -6,7 +6,6 @@ rows, and what measures prepare of them, are large and would drive them out.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,7 +31,8 @@ def kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
 def add_kept(entries: Mapping[Hashable, Any]) -> None:
     """Keep values that another process computed."""
     for address, value in entries.items():
-        kept(address, partial(lambda given: given, value))
+        if address not in _KEPT:
+            _put_in(_KEPT, MOST_BYTES, 1.0, address, value)
 
 
 def is_small(value: object) -> bool:
@@ -62,10 +62,16 @@ def _kept_in(
         found: Kept = entry[0]
         return found
     made = compute()
+    _put_in(cache, largest, growth, address, made)
+    return made
+
+
+def _put_in(
+    cache: LRUCache[Hashable, tuple[Any, int]], largest: int, growth: float, address: Hashable, made: object
+) -> None:
     n_bytes = _array_bytes(made)
     if n_bytes is not None and n_bytes + 4096 <= largest:
         cache[address] = made, int(growth * n_bytes) + 4096
-    return made
 
 
 def _array_bytes(value: object) -> int | None:

@@ -46,9 +46,8 @@ class MatrixSpaces:
         """
         moved, matrix = self.of(key)
         if len(moved.rows) > MOST_WHOLE:
-            constants = matrix.constants
             return lambda order: self.form.of_rows(
-                replace(moved, rows=moved.rows[order]), self.sets, constants and constants.at(order)
+                replace(moved, rows=moved.rows[order]), self.sets, matrix.constants_at(order)
             )
         whole = _whole(matrix, self.sets)
 

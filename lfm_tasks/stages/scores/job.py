@@ -11,9 +11,9 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.correspondence import read_exchangeability
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, reads_activations
-from lfm_tasks.stages.scores.cache import add_kept, is_small
+from lfm_tasks.stages.scores.cache import add_kept
 from lfm_tasks.stages.scores.full_maps import score_full_maps
-from lfm_tasks.stages.scores.point_pair_measures import kept_of_spaces, measures_that_travel
+from lfm_tasks.stages.scores.point_pair_measures import kept_of_space, measures_that_travel
 from lfm_tasks.stages.scores.row_measures import read_spaces, score_activations
 from lfm_tasks.stages.scores.zoomout_maps import score_grown_maps
 from lfm_tasks.statistics.resampling import rows_by_value
@@ -64,8 +64,7 @@ def keep_spaces(job: BlockJob) -> dict[str, dict[Hashable, Any]]:
         ids = job.ids(key)
         space, resampling = read_spaces(job, [key]), resamplings.of(ids, job.ids_key(key))
         for name in measures_that_travel(job.settings.measures, len(ids)):
-            of_space = kept_of_spaces(name, MEASURES[name], space.on_points, resampling)
-            found[key].update(entry for entry in of_space.values() if is_small(entry[1]))
+            found[key] |= kept_of_space(name, space.on_points, key, resampling)
     return found
 
 

@@ -5,7 +5,6 @@ halves from the same pass; chance in closed form.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -31,7 +30,7 @@ from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, p
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
-from lfm_tasks.stages.scores.cache import LARGEST_SHARED
+from lfm_tasks.stages.scores.cache import LARGEST_SHARED, is_small
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
@@ -275,21 +274,21 @@ def measures_that_travel(names: Iterable[str], n_points: int) -> list[str]:
     return sorted(name for name in names if travel_bytes(name, n_points))
 
 
-def kept_of_spaces(
-    name: str, measure: Measure, spaces: SpacesOnPoints, resampling: Resampling
-) -> dict[str, tuple[Hashable, Any]]:
-    """Return the constants and sums of each space for a measure of matrices, and their address in the cache.
+def kept_of_space(name: str, spaces: SpacesOnPoints, key: str, resampling: Resampling) -> dict[Hashable, Any]:
+    """Return the constants and sums of a space for a measure of matrices, by their address in the cache.
 
-    Without spaces that the measure cannot compare.
+    Empty where these are too large to travel, or the measure cannot compare the space.
     """
-    form, points = measure.matrix, _points_of(measure, resampling)
-    found: dict[str, tuple[Hashable, Any]] = {}
-    for key, rows in spaces.rows.items():
-        address = spaces.address_of(name, key, has_moments=points.has_moments)
-        if form is not None and address is not None:
-            with suppress(DataError):  # the pairs of the space say so
-                found[key] = address, _kept_matrix(address, form, space_rows(rows, points.sets.order), points)
-    return found
+    measure = MEASURES[name]
+    points = _points_of(measure, resampling)
+    address = spaces.address_of(name, key, has_moments=points.has_moments)
+    if measure.matrix is None or address is None:
+        return {}
+    try:
+        made = _kept_matrix(address, measure.matrix, space_rows(spaces.rows[key], points.sets.order), points)
+    except DataError:  # the pairs of the space say so
+        return {}
+    return {address: made} if is_small(made) else {}
 
 
 def _score_matrices(

@@ -336,12 +336,12 @@ def _with_kept(run: Run, jobs: list[BlockJob], n_points: Mapping[str, int], need
         # A space whose job failed is computed, or refused, with its pairs.
         if not isinstance(result, JobFailure):
             found.setdefault(parts[index].settings, {}).update(result)
-    return [
-        replace(job, kept={address: value for key in job.bases for address, value in known.get(key, {}).items()})
-        if (known := found.get(job.settings))
-        else job
-        for job in jobs
-    ]
+    with_kept = []
+    for job in jobs:
+        known = found.get(job.settings, {})
+        kept = {address: value for key in job.bases for address, value in known.get(key, {}).items()}
+        with_kept.append(replace(job, kept=kept))
+    return with_kept
 
 
 def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize], *, has_moments: bool) -> int:
