@@ -40,10 +40,12 @@ def pair_products(
     return (padded[0] @ padded[1].T)[: len(sources), : len(targets)].astype(np.float64)
 
 
-def self_products(rows: Float[np.ndarray, "spaces numbers"]) -> Float[np.ndarray, " spaces"]:
-    """Return the inner product of each row with itself, of the same bits as `pair_products`."""
-    step = _least_rows(rows.shape[1])
-    runs = [rows[start : start + step] for start in range(0, len(rows), step)]
+def self_products(
+    rows: Float[np.ndarray, "spaces numbers"], places: Int[np.ndarray, " some"] | None = None
+) -> Float[np.ndarray, " some"]:
+    """Return the inner product of each row, or of some, with itself, of the same bits as `pair_products`."""
+    places, step = np.arange(len(rows)) if places is None else places, _least_rows(rows.shape[1])
+    runs = (rows[places[start : start + step]] for start in range(0, len(places), step))
     return np.concatenate([np.diagonal(pair_products(run, run.copy())) for run in runs])
 
 
@@ -71,6 +73,7 @@ def matrix_cosines(
     sets: PointSets,
     form: MatrixForm,
     wanted: Bool[np.ndarray, "sources targets"] | None = None,
+    energies: Float[np.ndarray, "sets spaces"] | None = None,
 ) -> Float[np.ndarray, "sets sources targets"]:
     """Return the cosines of all sources with all targets on each set of points.
 
@@ -86,6 +89,9 @@ def matrix_cosines(
         How the matrices are centered, and in which precision their products are summed inside a tile.
     wanted
         The pairs that are needed: others may be left out. All by default.
+    energies
+        ‖K‖² of each space on each set, before it is centered, from an earlier call with the same ``sets``. NaN where it
+        is not known: it is filled in.
 
     Returns
     -------
@@ -93,7 +99,8 @@ def matrix_cosines(
     """
     needed = np.ones(tuple(map(len, sides)), dtype=bool) if wanted is None else wanted
     precision = narrow_type() if form.precision is np.float32 else form.precision
-    sums = _pass_over_tiles(matrices, sides, sets, needed, precision)
+    energies = np.full((sets.n_sets, len(matrices)), np.nan) if energies is None else energies
+    sums = _pass_over_tiles(matrices, sides, sets, needed, precision, energies)
     centering = form.centering
     diagonals = np.array([matrix.diagonal for matrix in matrices]) if centering == "zero_diagonal" else None
     cosines = np.full((sets.n_sets, len(sides[0]), len(sides[1])), np.nan)
@@ -101,11 +108,11 @@ def matrix_cosines(
         if points.sum() < _FEWEST_POINTS[centering]:
             continue
         diagonal = None if diagonals is None else diagonals[:, points]
-        cross, own = sums.of_pairs[place], sums.of_spaces[place].copy()
+        cross, own = sums.of_pairs[place], energies[place].copy()
         for factor, effects in _effects(sums.of_rows[place][:, points], diagonal, centering):
             cross = cross + factor * pair_products(effects[sides[0]], effects[sides[1]])
             own = own + factor * self_products(effects)
-        least = np.maximum(_NO_ENERGY * sums.of_spaces[place], form.least_energy * points.sum() ** 2)
+        least = np.maximum(_NO_ENERGY * energies[place], form.least_energy * points.sum() ** 2)
         own[~(own > least)] = np.nan
         cosines[place] = np.clip(cross / np.sqrt(own[sides[0], None] * own[sides[1]]), -1, 1)
     return cosines
@@ -134,13 +141,12 @@ def _effects(
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over the tiles inside each set of points, before centering: ⟨K, L⟩ of pairs, ‖K‖² and row sums of spaces.
+    """Sums over the tiles inside each set of points, before centering: ⟨K, L⟩ of pairs, and row sums of spaces.
 
     A difference of sums, all less one half, would lose the digits of all points but a far one.
     """
 
     of_pairs: Float[np.ndarray, "sets sources targets"]
-    of_spaces: Float[np.ndarray, "sets spaces"]
     of_rows: Float[np.ndarray, "sets spaces points"]
 
 
@@ -150,8 +156,9 @@ def _pass_over_tiles(
     sets: PointSets,
     wanted: Bool[np.ndarray, "sources targets"],
     precision: type[np.floating[Any]],
+    energies: Float[np.ndarray, "sets spaces"],
 ) -> _Sums:
-    """Return the sums over all tiles; each tile of each space is made once.
+    """Return the sums over all tiles, fill in ``energies`` that are not known; each tile of each space is made once.
 
     The matrix of a half, which has a bandwidth of its own, is K + shift K'. A tile is then multiplied once for all
     points and once for each half that has both its cells: on average twice, where terms one by one were four products.
@@ -159,10 +166,11 @@ def _pass_over_tiles(
     n_spaces, n_points = len(matrices), len(sets.order)
     sums = _Sums(
         np.zeros((sets.n_sets, len(sides[0]), len(sides[1]))),
-        np.zeros((sets.n_sets, n_spaces)),
         np.zeros((sets.n_sets, n_spaces, n_points)),
     )
     blocks = list(_blocks(wanted))
+    unknown = np.flatnonzero(np.isnan(energies).any(axis=0))
+    energies[:, unknown] = 0
     memory = _Memory(n_spaces * int(np.diff(sets.bounds).max()) ** 2, np.dtype(precision))
     shifts = None if matrices[0].shifts is None else np.array([matrix.shifts for matrix in matrices])
     for cell in range(sets.n_cells):
@@ -170,7 +178,8 @@ def _pass_over_tiles(
             for other, places, tiles in _tiles(matrices, shifts, sets, cell, cells, memory, sums.of_rows):
                 # A tile off the diagonal stands for two.
                 weight = 1 if other == cell else 2
-                sums.of_spaces[places] += weight * self_products(tiles)
+                if len(unknown):
+                    energies[np.ix_(places, unknown)] += weight * self_products(tiles, unknown)
                 of_sources, of_targets = _rows_of_sides(tiles, sides)
                 for sources, targets in blocks:
                     products = pair_products(of_sources[sources], of_targets[targets])

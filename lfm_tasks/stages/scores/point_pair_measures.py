@@ -30,7 +30,7 @@ from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, p
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
-from lfm_tasks.stages.scores.cache import LARGEST_SHARED, is_small
+from lfm_tasks.stages.scores.cache import LARGEST_SHARED, add_kept, found, is_small
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
@@ -312,7 +312,13 @@ def _score_matrices(
         return _Scored(np.empty((sets.n_sets, 0)), None, refused)
     layout = _layout(usable)
     matrices = [made[key] for key in layout.keys]
-    cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
+    addresses = [spaces.address_of(f"energies of {name}", key, has_moments=False) for key in layout.keys]
+    energies = np.full((sets.n_sets, len(matrices)), np.nan)
+    for place, address in enumerate(addresses):
+        if (known := found(address)) is not None:
+            energies[:, place] = known
+    cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted, energies)[:, *layout.places]
+    add_kept({address: energies[:, place].copy() for place, address in enumerate(addresses) if address is not None})
     is_constant = np.array([kept[key].is_constant for key in layout.keys])
     sources, targets = (is_constant[np.asarray(side)] for side in layout.sides)
     cosines[(sources[layout.places[0]] | targets[layout.places[1]]).T] = np.nan

@@ -331,6 +331,25 @@ def test_wanted_pairs__are_those_of_all_pairs() -> None:
         np.testing.assert_array_equal(some[:, row, column], every[:, row, 3 + column])
 
 
+@pytest.mark.parametrize("name", ["cka_linear_debiased_song", "cka_rbf_half_median"])
+def test_energies_of_an_earlier_call__leave_every_bit_as_it_is(name: str) -> None:
+    form, sets = MEASURES[name].matrix, point_sets(200, halves_of([str(row) for row in range(200)]))
+    assert form is not None
+    spaces = [space_rows(rows, sets.order) for rows in np.random.default_rng(1).standard_normal((40, 200, 4))]
+    matrices = [form.of_rows(space, sets, None) for space in spaces]
+    sides = np.arange(20), np.arange(20, 40)
+    energies = np.full((sets.n_sets, 40), np.nan)
+    fresh = matrix_cosines(matrices, sides, sets, form, energies=energies)
+    assert np.isfinite(energies).all()
+    known = energies.copy()
+    known[:, 5:30] = np.nan  # of some spaces they are known
+    np.testing.assert_array_equal(matrix_cosines(matrices, sides, sets, form, energies=known), fresh)
+    np.testing.assert_array_equal(known, energies)
+    known *= 4  # and they count: four times the energy of both is a fourth of the cosine
+    taken = matrix_cosines(matrices, sides, sets, replace(form, centering="pairs"), energies=known)
+    assert (np.abs(taken[0]) < np.abs(matrix_cosines(matrices, sides, sets, replace(form, centering="pairs"))[0])).all()
+
+
 def test_small_angle__is_right_to_a_millionth() -> None:
     rows = {key: one.astype(np.float64) for key, one in related(100).items()}
     generator = np.random.default_rng(0)
