@@ -12,16 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.point_matrices import Centering, MatrixForm, TiledMatrix
-from lfm_tasks.measures.point_sets import (
-    MOST_KEPT,
-    PointSets,
-    SpaceRows,
-    Tile,
-    TileFunction,
-    TilePlace,
-    place_of_tile,
-    point_sets,
-)
+from lfm_tasks.measures.point_sets import KeptTiles, PointSets, SpaceRows, Tile, TileFunction, point_sets
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
 from lfm_tasks.statistics.group_moments import group_blocks, group_sums, in_order_of_groups
 from lfm_tasks.statistics.permutation_moments import (
@@ -216,18 +207,15 @@ def cosines_in_sets(sources: Sequence[MatrixSums], targets: Sequence[MatrixSums]
 
 
 def _kept_tiles(tile: TileFunction, sets: PointSets) -> TileFunction:
-    """Return a function to tiles that keeps those of up to 4,096 points: they are looked at twice."""
-    if len(sets.order) ** 2 > MOST_KEPT:
-        return tile
-    made: dict[TilePlace, Tile] = {}
+    """Return a function to tiles that keeps each, where it can, from the first look for the second."""
+    tiles = KeptTiles(len(sets.order))
 
-    def kept(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
-        """Return a tile; a second time it is the same array, and the last."""
-        place = place_of_tile(rows, columns)
-        if place in made:
-            return made.pop(place)
-        made[place] = tile(rows, columns)
-        return made[place]
+    def kept(rows: slice, columns: slice) -> Tile:
+        values = tiles.take(rows, columns)
+        if values is None:
+            values = tile(rows, columns)
+            tiles.keep(rows, columns, values)
+        return values
 
     return kept
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.compiling import compiled
-from lfm_tasks.measures.point_sets import MOST_KEPT, PointSets, Tile, TileFunction, TilePlace, place_of_tile
+from lfm_tasks.measures.point_sets import KeptTiles, PointSets, Tile, TileFunction
 
 # Numbers of at least 0 are counted by the upper bits of their float32, which order as they do: 32 bins to a power of 2.
 _DROPPED_BITS = 18
@@ -17,18 +17,15 @@ _N_BINS = 1 << (31 - _DROPPED_BITS)
 _LARGEST_CHANGE = 4
 
 
-def medians_of_sets(
-    squared: TileFunction, sets: PointSets, kept_tiles: dict[TilePlace, Tile]
-) -> Float[np.ndarray, " numbers"]:
+def medians_of_sets(squared: TileFunction, sets: PointSets, tiles: KeptTiles) -> Float[np.ndarray, " numbers"]:
     """Return the median of all n² squared distances; and by how much its logarithm differs in each set of points.
 
     NaN where it differs too much. Numbers are counted by their upper bits, then those in the bins of medians by the
     rest: no more than counts is held.
-    ``kept_tiles``: where to put tiles of up to 4,096 points.
+    ``tiles``: where they are kept.
     """
     runs, bounds, classes = sets.runs(), sets.bounds, sets.classes.tolist()
     places = [(one, other) for place, one in enumerate(runs) for other in runs[place:]]
-    is_kept = len(sets.order) ** 2 <= MOST_KEPT
     kept: list[Int[np.ndarray, "rows columns"]] = []
 
     def by_cells() -> Iterator[tuple[tuple[int, int], int, Int[np.ndarray, "rows columns"]]]:
@@ -40,9 +37,9 @@ def medians_of_sets(
                 tile = squared(rows, columns)
                 # 0 is added since the bits of −0 are not those of 0.
                 values = (tile + 0.0).astype(np.float32).view(np.int32)
-                if is_kept:
+                tiles.keep(rows, columns, tile)
+                if tiles.is_on:
                     kept.append(values)
-                    kept_tiles[place_of_tile(rows, columns)] = tile
             for cell in range(cells.start, cells.stop):
                 of_cell = values[bounds[cell] - rows.start : bounds[cell + 1] - rows.start]
                 for other in range(max(cell, others.start), others.stop):
@@ -122,8 +119,8 @@ class RankTable:
         )
 
 
-def rank_table(correlations: TileFunction, sets: PointSets, kept_tiles: dict[TilePlace, Tile]) -> RankTable:
-    """Return the distribution of 1 − r of all pairs of points; ``kept_tiles``: see `medians_of_sets`."""
+def rank_table(correlations: TileFunction, sets: PointSets, tiles: KeptTiles) -> RankTable:
+    """Return the distribution of 1 − r of all pairs of points; ``tiles``: where they are kept."""
     runs, n_points = sets.runs(), len(sets.order)
     bits_in_bin = _BITS_OF_FEW if n_points < _FEW_POINTS else _BITS_OF_MANY
     center = float(np.median(1 - correlations(runs[0][1], runs[-1][1])))
@@ -132,8 +129,7 @@ def rank_table(correlations: TileFunction, sets: PointSets, kept_tiles: dict[Til
     for place, (_, rows) in enumerate(runs):
         for _, columns in runs[place:]:
             tile = correlations(rows, columns)
-            if n_points**2 <= MOST_KEPT:
-                kept_tiles[place_of_tile(rows, columns)] = tile
+            tiles.keep(rows, columns, tile)
             _count_keys(tile, center, bits_in_bin, rows == columns, counts, sums, squares)
     # A product of another shape may differ in its last bit and lie in a bin that was empty: it is in the next one then.
     present = np.flatnonzero(counts)

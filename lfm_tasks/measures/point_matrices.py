@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.order_statistics import RankTable, medians_of_sets, rank_table
-from lfm_tasks.measures.point_sets import NO_SPREAD, PointSets, SpaceRows, Tile, TileFunction, TilePlace, place_of_tile
+from lfm_tasks.measures.point_sets import NO_SPREAD, KeptTiles, PointSets, SpaceRows, Tile, TileFunction
 
 # Runs of points, and points of a run, whose columns estimate the effects of rows that are taken off before tiles become
 # float32. The estimate may be rough: centering is completed exactly, from sums of rows.
@@ -142,7 +142,7 @@ def radial_matrix(
     def of_rows(space: SpaceRows, sets: PointSets, constants: MatrixConstants | None = None) -> TiledMatrix:
         has_shifts, squared = not fixed and sets.n_sets > 1, _squared_distances(space)
         # Distances that were computed for their median, each of which is looked at once more.
-        kept: dict[TilePlace, Tile] = {}
+        kept = KeptTiles(len(sets.order))
         if constants is not None and constants.variance is not None:
             variance = constants.variance
         else:
@@ -152,7 +152,7 @@ def radial_matrix(
         factor = -1 / (2 * variance) if variance > 0 else 0.0
 
         def exponents(rows: slice, columns: slice) -> Tile:
-            values = kept.pop(place_of_tile(rows, columns), None)
+            values = kept.take(rows, columns)
             values = squared(rows, columns) if values is None else values
             values *= factor
             return values
@@ -241,11 +241,11 @@ def rank_matrix() -> MatrixForm:
     def of_rows(space: SpaceRows, sets: PointSets, constants: MatrixConstants | None = None) -> TiledMatrix:
         units = _standardized(space)
         # Correlations that were computed for the table, each of which is looked at once more.
-        kept: dict[TilePlace, Tile] = {}
+        kept = KeptTiles(len(sets.order))
         table = (constants and constants.table) or rank_table(partial(_products, units), sets, kept)
 
         def tile(rows: slice, columns: slice) -> Tile:
-            correlations = kept.pop(place_of_tile(rows, columns), None)
+            correlations = kept.take(rows, columns)
             correlations = _products(units, rows, columns) if correlations is None else correlations
             return _fill_diagonal(table.shares_below(correlations) - 0.5, rows, columns)
 

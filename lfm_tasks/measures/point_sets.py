@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,19 +15,29 @@ from lfm_tasks.errors import DataError
 _MOST_TILE_ROWS = 128
 # Spread of a space, relative to its largest number, below which it is rounding.
 NO_SPREAD = 1e-13
-# Entries of a matrix of all pairs of points that are kept for a second look: those of 4,096 points.
-MOST_KEPT = 1 << 24
 
 Tile = Float[np.ndarray, "rows columns"]
 # Of two runs of points: their part of a matrix of all pairs.
 TileFunction = Callable[[slice, slice], Tile]
-# First and last row and column.
-TilePlace = tuple[int, int, int, int]
 
 
-def place_of_tile(rows: slice, columns: slice) -> TilePlace:
-    """Return the key of a tile."""
-    return rows.start, rows.stop, columns.start, columns.stop
+class KeptTiles:
+    """Tiles that are looked at twice: the second look takes them. Of more than ``most_points`` none is kept."""
+
+    most_points: ClassVar[int] = 4096
+
+    def __init__(self, n_points: int) -> None:
+        self.is_on = n_points <= self.most_points
+        self._tiles: dict[tuple[int, int, int, int], Tile] = {}
+
+    def keep(self, rows: slice, columns: slice, tile: Tile) -> None:
+        """Keep a tile, unless there are too many points."""
+        if self.is_on:
+            self._tiles[rows.start, rows.stop, columns.start, columns.stop] = tile
+
+    def take(self, rows: slice, columns: slice) -> Tile | None:
+        """Return a tile, which is no longer kept; None if it is not kept."""
+        return self._tiles.pop((rows.start, rows.stop, columns.start, columns.stop), None)
 
 
 def centered(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:

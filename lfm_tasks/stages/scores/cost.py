@@ -8,7 +8,7 @@ from math import ceil
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.point_sets import MOST_KEPT
+from lfm_tasks.measures.point_sets import KeptTiles
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import are_stretched
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
@@ -356,7 +356,7 @@ def _together_bytes(block: _Block) -> int:
     # precision and their bits in single; or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
     held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
-    held += 7 * block.n_points**2 if forms and block.n_points**2 <= MOST_KEPT else 0
+    held += 7 * block.n_points**2 if forms and block.n_points <= KeptTiles.most_points else 0
     if not forms or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
         return held
     # A kernel, whole, of which permutations look up entries, and parts of it: of localized pairs, too.

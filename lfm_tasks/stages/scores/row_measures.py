@@ -166,7 +166,7 @@ class RowChecks:
                 if key not in self._has_zero_rows:
                     self._has_zero_rows[key] = not self._rows[key].any(axis=1).all()
         has_zero_rows = self._has_zero_rows.get(source, False) or self._has_zero_rows.get(target, False)
-        code = check_rows(name, self._rows[source], self._rows[target], has_zero_rows)
+        code = _check_facts(name, self._rows[source].shape, self._rows[target].shape, has_zero_rows=has_zero_rows)
         return "rank_deficient" if code == "ok" and self._are_deficient(name, source, target) else code
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
@@ -180,12 +180,15 @@ class RowChecks:
         return self._deficient[source] or self._deficient[target]
 
 
-def check_rows(name: str, source: np.ndarray, target: np.ndarray, has_zero_rows: bool | None = None) -> str:
-    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none.
+def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
+    has_zero_rows = not (source.any(axis=1).all() and target.any(axis=1).all())
+    return _check_facts(name, source.shape, target.shape, has_zero_rows=has_zero_rows)
 
-    ``has_zero_rows``: whether either of them has, if that is known.
-    """
-    measure, n_points = MEASURES[name], len(source)
+
+def _check_facts(name: str, source: tuple[int, ...], target: tuple[int, ...], *, has_zero_rows: bool) -> str:
+    """Return the code of `check_rows` for the shapes of two spaces, and whether one of them has rows of zeros."""
+    measure, n_points = MEASURES[name], source[0]
     if n_points < measure.smallest_n:
         found = f"got {n_points} points, expected at least {measure.smallest_n} for {name}"
         raise DataError("too_few_points", f"{found}. Record more")
@@ -193,11 +196,9 @@ def check_rows(name: str, source: np.ndarray, target: np.ndarray, has_zero_rows:
     if is_limited and n_points > MOST_POINTS_SQUARED:
         found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}"
         raise DataError("too_many_points", f"{found}. Set atlas.max_points, or drop the measure")
-    if measure.needs_directions and has_zero_rows is None:
-        has_zero_rows = not (source.any(axis=1).all() and target.any(axis=1).all())
     if measure.needs_directions and has_zero_rows:
         raise DataError("zero_rows", f"got all-zero rows, which {name} finds no direction in. Drop the measure")
-    return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
+    return "degenerate" if n_points <= measure.n_factor * max(source[1], target[1]) else "ok"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures import matrix_moments, order_statistics
 from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
 from lfm_tasks.measures.matrix_pairs import matrix_cosines, pair_products, self_products
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.neighborhoods import nearest_by_cosine, permuted_neighborhoods
-from lfm_tasks.measures.point_sets import PointSets, point_sets, space_rows
+from lfm_tasks.measures.point_sets import KeptTiles, PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.products import narrow_type
 from lfm_tasks.stages.inventory.correspondence import Resampling
@@ -472,8 +471,7 @@ def test_many_points__whose_tiles_are_not_kept_have_the_same_scores(name: str, m
     # Tiles of more than 4,096 points are made again each time they are looked at.
     how, pair = halved(150), [("space0", "space1")]
     kept = score_family(name, MEASURES[name], SpacesOnPoints(related(150), {}), pair, how).values
-    for module in (order_statistics, matrix_moments):
-        monkeypatch.setattr(module, "MOST_KEPT", 1)
+    monkeypatch.setattr(KeptTiles, "most_points", 1)
 
     found = score_family(name, MEASURES[name], SpacesOnPoints(related(150), {}), pair, how).values
 
