@@ -18,6 +18,7 @@ REASONS: dict[str, str] = {
     "degenerate": "no more points than features: any two spaces would get this value",
     "constant": "every point has the same activations",
     "constant_rows": "rows whose features are all the same do not correlate with others",
+    "saturated": "every permutation of the points has this score, such as with a kernel that is one number everywhere",
     "undefined": "the measure has no number for the two spaces: 0 divided by 0, or beyond the floating-point range",
     "measure_failed": "the measure stopped with an error for this pair",
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
@@ -44,6 +45,9 @@ REASONS: dict[str, str] = {
     "not_a_function": "a row depends on chance, or on the other rows of its batch: random numbers, dropout, statistics",
     "damaged_source": "a file is damaged, cut off, of another kind, or a placeholder of git-lfs or git-annex",
 }
+
+# Of these reasons a score has a value all the same.
+RESERVATIONS = frozenset({"degenerate", "rank_deficient", "saturated", "localized", "tied", "joined"})
 
 
 def one_line(text: str, most: int = 200) -> str:
@@ -87,14 +91,17 @@ class DataError(ValueError):
         One of `REASONS`.
     message
         What was found, what is needed and what to do.
+    space
+        The key of the space at fault, where a pair has no value for one of its spaces.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, space: str = "") -> None:
         if reason not in REASONS:
             raise KeyError(reason)
         super().__init__(message)
         self.reason = reason
+        self.space = space
 
-    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str, str]]:
         """Keep reason and message when the error travels between processes."""
-        return type(self), (self.reason, str(self))
+        return type(self), (self.reason, str(self), self.space)

@@ -157,9 +157,12 @@ def radial_matrix(
             values *= factor
             return values
 
+        # Less 1, which centering takes off, where σ² may be so large that all digits would be in that 1.
+        exponential = np.expm1 if fixed else np.exp
+
         def kernel(rows: slice, columns: slice) -> Tile:
             values = exponents(rows, columns)
-            return np.asarray(np.exp(values, out=values))
+            return np.asarray(exponential(values, out=values))
 
         def terms(rows: slice, columns: slice) -> tuple[Tile, Tile]:
             values = exponents(rows, columns)

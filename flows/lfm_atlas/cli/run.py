@@ -353,9 +353,7 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     for folded in fold_failures(outcome.failures):
         print_err(folded.line(with_dataset=True))
     for pairs in outcome.unscored:
-        first = f"{pairs.source} and {pairs.target} first"
-        have = f"{number_of(pairs.count, 'directed pair')} {'has' if pairs.count == 1 else 'have'} no score"
-        print_err(f"{have}, {first}: {pairs.message} [{pairs.reason}]")
+        print_err(f"{pairs.sentence} [{pairs.reason}]")
     if any(outcome.computed.values()):
         print_out(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:

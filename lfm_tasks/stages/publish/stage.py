@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -120,9 +121,9 @@ class AtlasSpec:
         """The ingredients of its sections: keys of their units, among other things."""
         return [key for section in self.sections for key in section.keys]
 
-    @property
+    @cached_property
     def unscored(self) -> tuple[UnscoredPairs, ...]:
-        """Pairs without scores, by dataset and reason."""
+        """Pairs without scores, or without the value of a measure, by dataset and reason."""
         return unscored_pairs(self.spaces, self.scored)
 
 
@@ -329,7 +330,8 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
             "spaces": len(spec.spaces),
             "directed_pairs": n_directed_pairs(spec.parts, {basis.space for basis in spec.spaces}),
             "failures": len(spec.failures),
-            "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored),
+            "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored if not pairs.measure),
+            "values_without_score": sum(pairs.count for pairs in spec.unscored if pairs.measure),
         },
         "failures": failures_as_json(spec.failures),
         "comparisons": comparison_facts(spec.parts),

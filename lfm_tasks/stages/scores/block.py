@@ -38,6 +38,9 @@ from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 # ones, since a block of several parts reads and prepares its spaces for each of them.
 PART_SIDE, _PART_SIDE_OF_LARGE = 64, 32
 _PART_BYTES, _PART_BYTES_OF_LARGE = 512 << 20, 2 << 30
+# Difference from chance, relative to a score, that is rounding of products in single precision.
+_NO_CHANCE = 1e-7
+_SCORE_AND_CHANCE = ("score", "null_mean", "null_q95")
 # Spaces on a side that are compared together by all pairs of points: sums over pairs take 50 bytes a pair.
 _TILE_SIDE = 512
 
@@ -178,6 +181,8 @@ class BlockScores:
     """The scores of the pairs of a block, filled in pair by pair; ``of_maps`` are the columns of the measures of maps.
 
     ``refusals``: why pairs have no scores at all; ``unmapped``: why no map could be fitted, other measures or not.
+    ``codes``: why one measure of a pair has no value, or which reservation it has. ``causes``: the messages of these,
+    by measure, reason and the space at fault, once each.
     """
 
     values: Float[np.ndarray, "pairs 2 measures statistics"]
@@ -188,6 +193,7 @@ class BlockScores:
     refusals: dict[int, DataError] = field(default_factory=dict)
     unmapped: dict[int, DataError] = field(default_factory=dict)
     codes: dict[tuple[int, int], str] = field(default_factory=dict)
+    causes: dict[tuple[int, str, str], str] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[int]:
@@ -206,6 +212,7 @@ class BlockScores:
             {place[pair]: error for pair, error in self.refusals.items() if pair in place},
             {place[pair]: error for pair, error in self.unmapped.items() if pair in place},
             {(place[pair], column): reason for (pair, column), reason in self.codes.items() if pair in place},
+            dict(self.causes),
         )
 
     def take(self, pairs: Sequence[int], part: "BlockScores") -> None:
@@ -218,6 +225,27 @@ class BlockScores:
         self.refusals.update({pairs[row]: error for row, error in part.refusals.items()})
         self.unmapped.update({pairs[row]: error for row, error in part.unmapped.items()})
         self.codes.update({(pairs[row], column): reason for (row, column), reason in part.codes.items()})
+        self.causes.update(part.causes)
+
+    def refuse(self, pair: int, column: int, error: DataError) -> None:
+        """Note why one measure of a pair has no value."""
+        self.codes[pair, column] = error.reason
+        self.causes.setdefault((column, error.reason, error.space), str(error))
+
+    def settle(self) -> None:
+        """Give each score that is no number, or the same for all permutations of the points, the code that says so."""
+        scores, mean, quantile = (self.values[..., STATISTICS.index(name)] for name in _SCORE_AND_CHANCE)
+        refused = np.zeros((len(self.values), scores.shape[2]), dtype=bool)
+        refused[list(self.refusals)] = True
+        refused[np.ix_(list(self.unmapped), self.columns)] = True
+        undefined = ~np.isfinite(scores).all(axis=1) & ~refused
+        with np.errstate(invalid="ignore"):
+            spread = np.maximum(np.abs(scores - mean), np.abs(quantile - mean))
+            # Where chance is not known the comparison is false.
+            saturated = (spread <= _NO_CHANCE * np.abs(scores)).all(axis=1) & ~refused & ~undefined
+        for is_one, reason in ((undefined, "undefined"), (saturated, "saturated")):
+            for pair, column in np.argwhere(is_one).tolist():
+                self.codes.setdefault((pair, column), reason)
 
 
 class Resamplings:

@@ -37,6 +37,7 @@ def store_block(job: BlockJob) -> None:
         of_part = scores.some(pairs)
         score_activations(part, together, ids, of_part, resamplings)
         scores.take(pairs, of_part)
+    scores.settle()
     with job.store.commit("scores", job.key) as unit_writer:
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
@@ -50,6 +51,7 @@ def store_block(job: BlockJob) -> None:
             "refusals": _as_facts(scores.refusals),
             "unmapped": _as_facts(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
+            "causes": [[measures[column], *why, message] for (column, *why), message in sorted(scores.causes.items())],
         }
 
 
@@ -71,7 +73,7 @@ def keep_spaces(job: BlockJob) -> dict[str, dict[Hashable, Any]]:
 def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> dict[str, np.ndarray]:
     """Read the bases of some pairs once, fill in what is computed pair by pair; return the ids of each basis."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
-    if job.correspondence.regime == "full" or not scores.of_maps:
+    if job.correspondence.regime == "full":
         ids = score_full_maps(job, keys, scores, resamplings)
     elif job.correspondence.uses_zoomout:
         ids = score_grown_maps(job, keys, scores)

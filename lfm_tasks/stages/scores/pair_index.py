@@ -139,6 +139,7 @@ class StoredBlock:
     """The content of the receipt of a block of scores, by row.
 
     ``places``: of its bases among those of the table that knows it, -1 for others; ``runs`` of pairs of bases.
+    ``causes``: by measure and reason, the messages of the spaces at fault, by key; of none, the key is empty.
     """
 
     key: str
@@ -148,6 +149,7 @@ class StoredBlock:
     refusals: Mapping[int, JobFailure]
     unmapped: Mapping[int, JobFailure]
     codes: Mapping[int, tuple[tuple[str, str], ...]]
+    causes: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, receipt: Receipt, positions: Mapping[str, int]) -> "StoredBlock":
@@ -158,8 +160,11 @@ class StoredBlock:
         codes: dict[int, tuple[tuple[str, str], ...]] = {}
         for row, measure, reason in receipt.facts["codes"]:
             codes[row] = (*codes.get(row, ()), (measure, reason))
+        causes: dict[tuple[str, str], dict[str, str]] = {}
+        for measure, reason, space, message in receipt.facts.get("causes", ()):
+            causes.setdefault((measure, reason), {})[space] = message
         places, runs = block_places(receipt, positions)
-        return cls(receipt.key, places, runs, ScoreSettings.of(receipt).measures, refusals, unmapped, codes)
+        return cls(receipt.key, places, runs, ScoreSettings.of(receipt).measures, refusals, unmapped, codes, causes)
 
 
 def block_places(

@@ -165,8 +165,8 @@ class RowChecks:
             for key in (source, target):
                 if key not in self._has_zero_rows:
                     self._has_zero_rows[key] = not self._rows[key].any(axis=1).all()
-        has_zero_rows = self._has_zero_rows.get(source, False) or self._has_zero_rows.get(target, False)
-        code = _check_facts(name, self._rows[source].shape, self._rows[target].shape, has_zero_rows=has_zero_rows)
+        with_zero_rows = [key for key in (source, target) if self._has_zero_rows.get(key, False)]
+        code = _check_facts(name, self._rows[source].shape, self._rows[target].shape, with_zero_rows)
         return "rank_deficient" if code == "ok" and self._are_deficient(name, source, target) else code
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
@@ -182,12 +182,12 @@ class RowChecks:
 
 def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
     """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
-    has_zero_rows = not (source.any(axis=1).all() and target.any(axis=1).all())
-    return _check_facts(name, source.shape, target.shape, has_zero_rows=has_zero_rows)
+    with_zero_rows = [side for side, rows in (("source", source), ("target", target)) if not rows.any(axis=1).all()]
+    return _check_facts(name, source.shape, target.shape, with_zero_rows)
 
 
-def _check_facts(name: str, source: tuple[int, ...], target: tuple[int, ...], *, has_zero_rows: bool) -> str:
-    """Return the code of `check_rows` for the shapes of two spaces, and whether one of them has rows of zeros."""
+def _check_facts(name: str, source: tuple[int, ...], target: tuple[int, ...], with_zero_rows: Sequence[str]) -> str:
+    """Return the code of `check_rows` for the shapes of two spaces, and which of them have rows of zeros."""
     measure, n_points = MEASURES[name], source[0]
     if n_points < measure.smallest_n:
         found = f"got {n_points} points, expected at least {measure.smallest_n} for {name}"
@@ -196,8 +196,9 @@ def _check_facts(name: str, source: tuple[int, ...], target: tuple[int, ...], *,
     if is_limited and n_points > MOST_POINTS_SQUARED:
         found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}"
         raise DataError("too_many_points", f"{found}. Set atlas.max_points, or drop the measure")
-    if measure.needs_directions and has_zero_rows:
-        raise DataError("zero_rows", f"got all-zero rows, which {name} finds no direction in. Drop the measure")
+    if measure.needs_directions and with_zero_rows:
+        found = f"got all-zero rows, which {name} finds no direction in. Drop the measure"
+        raise DataError("zero_rows", found, with_zero_rows[0])
     return "degenerate" if n_points <= measure.n_factor * max(source[1], target[1]) else "ok"
 
 
@@ -238,10 +239,15 @@ def score_rows(
             found = f"{name}: {type(error).__name__}: {error}"
             reason = error if isinstance(error, DataError) else DataError("measure_failed", found)
             return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
-    alone = [score_rows(name, spaces, [pair], resampling, null) for pair in pairs]
-    refused = {index: scores.refused[0] for index, scores in enumerate(alone) if scores.refused}
-    localized = frozenset(index for index, scores in enumerate(alone) if scores.localized)
-    return RowScores(np.concatenate([scores.values for scores in alone]), refused, localized)
+    # One half after the other, down to the pair at fault: of a block of 90,000 each alone would take hours.
+    middle = len(pairs) // 2
+    sides = [score_rows(name, spaces, some, resampling, null) for some in (pairs[:middle], pairs[middle:])]
+    first, second = sides
+    return RowScores(
+        np.concatenate([side.values for side in sides]),
+        {**first.refused, **{middle + index: error for index, error in second.refused.items()}},
+        first.localized | {middle + index for index in second.localized},
+    )
 
 
 def _by_family(
@@ -263,7 +269,12 @@ def _by_family(
             family = score_family(name, measure, spaces.on_points, pairs, resampling)
         values = np.repeat(family.values[:, None], 2, axis=1)
         refusals, has_chance = dict(family.refused), family.has_chance
-    refused = {index: refusals[key] for index, pair in enumerate(pairs) for key in pair if key in refusals}
+    refused = {
+        index: DataError(refusals[key].reason, str(refusals[key]), key)
+        for index, pair in enumerate(pairs)
+        for key in pair
+        if key in refusals
+    }
     usable = [index for index in range(len(pairs)) if index not in refused]
     concentrated = np.zeros(len(pairs), dtype=bool)
     if has_chance:
@@ -411,7 +422,7 @@ def score_activations(
                 try:
                     code = checks.code(name, first, second)
                 except DataError as error:
-                    scores.codes[index, columns[name]] = error.reason
+                    scores.refuse(index, columns[name], error)
                     continue
                 usable.append(index)
                 if code != "ok":
@@ -422,10 +433,10 @@ def score_activations(
                 for index in found.localized:
                     scores.codes.setdefault((usable[index], columns[name]), "localized")
                 undefined = np.flatnonzero(~np.isfinite(found.values[:, :, 0]).all(axis=1)).tolist()
-                reasons = dict.fromkeys(undefined, "undefined") | {
-                    index: error.reason for index, error in found.refused.items()
-                }
-                scores.codes.update({(usable[index], columns[name]): reason for index, reason in reasons.items()})
+                # In place of a reservation about the value, if there is one.
+                scores.codes.update({(usable[index], columns[name]): "undefined" for index in undefined})
+                for index, error in found.refused.items():
+                    scores.refuse(usable[index], columns[name], error)
 
 
 def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:

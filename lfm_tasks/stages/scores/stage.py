@@ -6,16 +6,18 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement, product
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.errors import REASONS, RESERVATIONS, number_of
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import SpaceSize, worker_bytes
 from lfm_tasks.runtime.run import Run, Scope
+from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.correspondence import Correspondence, store_exchangeability, store_labels
@@ -29,6 +31,7 @@ from lfm_tasks.stages.scores.pair_index import (
     PairScores,
     RequestedPairs,
     ScoringInputs,
+    StoredBlock,
     all_settings,
     correspondence_of_maps,
     find_stored,
@@ -186,12 +189,6 @@ class ScoredPairs:
     def blocks(self) -> set[str]:
         """The keys of the blocks that scores lie in."""
         return {block.key for table in self.tables.values() for block in table.used}
-
-    @property
-    def has_refusals(self) -> bool:
-        """Whether any pair may have no scores, or no map."""
-        used = [block for table in self.tables.values() for block in table.used]
-        return bool(self.failures) or any(block.refusals or block.unmapped for block in used)
 
     def measures(self, first: SpaceBasis, second: SpaceBasis) -> tuple[str, ...]:
         """Return the measures requested of two spaces, in order; none: not requested."""
@@ -356,30 +353,119 @@ def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize], *, has_moment
 
 @dataclass(frozen=True)
 class UnscoredPairs:
-    """Directed pairs that have no scores for one reason: how many, and the first of them with its message."""
+    """Directed pairs that lack scores for one reason: how many, and the first of them.
+
+    Parameters
+    ----------
+    measure
+        The measure that they have no value of; empty where they have no scores at all, or no map.
+    at_fault
+        The first spaces that are the reason, where it is one of the two.
+    message
+        That of the first pair, or of the first space at fault.
+    """
 
     dataset: str
     reason: str
+    measure: str
     count: int
     source: str
     target: str
     message: str
+    at_fault: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What is missing, of how many pairs and which first, and why."""
+        have = f"{number_of(self.count, 'directed pair')} {'has' if self.count == 1 else 'have'} no"
+        faulty = f"{', '.join(self.at_fault)}: " if self.at_fault else ""
+        return f"{have} {self.measure or 'score'}, {self.source} and {self.target} first: {faulty}{self.message}"
+
+
+# Spaces at fault that are named.
+_MOST_NAMED = 5
 
 
 def unscored_pairs(spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> tuple[UnscoredPairs, ...]:
-    """Return the pairs without scores, or without a map that was to be fitted, by dataset and reason."""
-    if not scored.has_refusals:
-        return ()
-    unscored: dict[tuple[str, str], UnscoredPairs] = {}
-    for source in spaces:
-        for target in spaces:
-            if source.space.dataset != target.space.dataset or source.space == target.space:
+    """Return the pairs without scores, without a map that was to be fitted, or without the value of a measure."""
+    unscored = _Unscored(spaces, scored)
+    for (dataset, index), settings in sorted(scored.settings_of.items()):
+        measures, table = scored.pairs.requests[index].measures, scored.tables[settings]
+        for place, block in enumerate(table.blocks):
+            if not (block.refusals or block.unmapped or block.codes):
                 continue
-            refusal = scored.refusal(source, target) or scored.unmapped(source, target)
-            if refusal is None:
-                continue
-            place = (source.space.dataset, refusal.reason)
-            first = UnscoredPairs(*place, 0, source.space.name, target.space.name, refusal.message)
-            known = unscored.get(place, first)
-            unscored[place] = replace(known, count=known.count + 1)
-    return tuple(unscored[place] for place in sorted(unscored))
+            pairs, rows = table.pairs_in(place)
+            told = block.refusals.keys() | block.unmapped.keys() | block.codes.keys()
+            for is_told in np.flatnonzero(np.isin(rows, list(told))).tolist():
+                first, second = (table.keys[end] for end in pairs[is_told].tolist())
+                missing = _missing(block, int(rows[is_told]), measures)
+                unscored.add(dataset, index, (first, second), missing)
+        for (of_failure, first, second), failure in scored.failures.items():
+            if of_failure == settings:
+                unscored.add(dataset, index, (first, second), {"": (failure.reason, {"": failure.message})})
+    return unscored.found
+
+
+# By measure, or "" for all of them: the reason, and the messages of the spaces at fault.
+_Missing = dict[str, tuple[str, Mapping[str, str]]]
+
+
+def _missing(block: StoredBlock, row: int, measures: Collection[str]) -> _Missing:
+    """Return what one pair of a block lacks of these measures."""
+    if row in block.refusals:
+        return {"": (block.refusals[row].reason, {"": block.refusals[row].message})}
+    of_maps = MAP_SCORES.keys() if row in block.unmapped else set[str]()
+    missing: _Missing = {
+        measure: (reason, block.causes.get((measure, reason), {}))
+        for measure, reason in block.codes.get(row, ())
+        if measure in measures and reason not in RESERVATIONS and measure not in of_maps
+    }
+    if row in block.unmapped and measures & MAP_SCORES.keys():
+        missing[""] = block.unmapped[row].reason, {"": block.unmapped[row].message}
+    elif missing.keys() == set(measures):
+        return {"": missing[min(missing)]}
+    return missing
+
+
+class _Unscored:
+    """Pairs of spaces that lack something, gathered by dataset, reason and measure."""
+
+    def __init__(self, spaces: Sequence[SpaceBasis], scored: ScoredPairs) -> None:
+        self._pairs = scored.pairs
+        self._of_key: dict[tuple[str, str], list[Space]] = {}
+        for basis in spaces:
+            self._of_key.setdefault((basis.space.dataset, basis.key), []).append(basis.space)
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self._first: dict[tuple[str, str, str], tuple[Space, Space]] = {}
+        self._messages: dict[tuple[str, str, str], dict[str, str]] = {}
+
+    def add(self, dataset: str, index: int, keys: tuple[str, str], missing: _Missing) -> None:
+        """Note what all pairs of spaces with these bases lack that have this request."""
+        sides = [self._of_key.get((dataset, key), []) for key in keys]
+        chosen = product(*sides) if keys[0] != keys[1] else combinations(sides[0], 2)
+        pairs = [(min(pair), max(pair)) for pair in chosen if self._pairs.request_index(*pair) == index]
+        if not pairs:
+            return
+        for measure, (reason, messages) in missing.items():
+            place = dataset, reason, measure
+            self._counts[place] = self._counts.get(place, 0) + 2 * len(pairs)
+            self._first[place] = min([*pairs, *([self._first[place]] if place in self._first else [])])
+            of_both = {key: message for key, message in messages.items() if key in ("", *keys)}
+            self._messages[place] = self._messages.get(place, {}) | of_both
+
+    @property
+    def found(self) -> tuple[UnscoredPairs, ...]:
+        """What is missing, in order."""
+        found = []
+        for place in sorted(self._counts):
+            dataset, reason, measure = place
+            named = {
+                space.name: message
+                for key, message in self._messages[place].items()
+                for space in self._of_key.get((dataset, key), ())
+            }
+            at_fault = tuple(sorted(named)[:_MOST_NAMED])
+            message = named[at_fault[0]] if at_fault else next(iter(self._messages[place].values()), REASONS[reason])
+            first = (space.name for space in self._first[place])
+            found.append(UnscoredPairs(dataset, reason, measure, self._counts[place], *first, message, at_fault))
+        return tuple(found)
