@@ -101,6 +101,49 @@ def test_layer_that_was_mended__completes_the_atlas_at_its_own_cost(
     assert outcome.computed.items() >= {"activations": 1, "bases": 1, "scores": 4, "maps": 0, "atlas": 1}.items()
 
 
+def test_rows_that_a_measure_cannot_use__are_counted_with_the_space_at_fault(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = related_spaces(3)
+
+    def one_constant_row(rows: np.ndarray) -> np.ndarray:
+        rows = rows.copy()
+        rows[7] = 3.0
+        return rows
+
+    replace(models, one_constant_row)
+    write_zoo(tmp_path, models, measures=["overlap", "rsa_pearson_rdm_pearson", "cka_rbf_sigma_5"])
+
+    assert run(tmp_path) == 4
+
+    # Of 2 layers of each model, one with the five others both ways; no pair is without any score.
+    told = (
+        "10 directed pairs have no rsa_pearson_rdm_pearson, model0/layer0 and model1/layer0 first: model1/layer0: got 1"
+    )
+    assert told in capsys.readouterr().err
+    summary = read_json(tmp_path / "atlas" / "summary.json")
+    assert (summary["counts"]["directed_pairs_without_score"], summary["counts"]["values_without_score"]) == (0, 10)
+    [missing] = summary["pairs_without_score"]
+    assert (missing["measure"], missing["reason"], missing["at_fault"]) == (
+        "rsa_pearson_rdm_pearson", "constant_rows", ["model1/layer0"],
+    )  # fmt: skip
+    assert "model1/layer0: got 1 rows whose features are all the same" in (tmp_path / "atlas/report.html").read_text()
+    assert run(tmp_path) == 4
+
+
+def test_kernel_that_is_one_number_everywhere__has_a_status(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any
+) -> None:
+    models = related_spaces(2)
+    replace(models, lambda rows: 1e6 * rows)
+    write_zoo(tmp_path, models, measures=["overlap", "cka_rbf_sigma_5"])
+    assert run(tmp_path) == 0
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe", source="model0/layer0", measure="cka_rbf_sigma_5")
+    meanings = atlas["status"].attrs["flag_meanings"].split()
+    found = {str(target): meanings[int(atlas["status"].sel(target=target))] for target in atlas["target"].values[1:]}
+    assert found == {"model0/layer1": "ok", "model1/layer0": "saturated", "model1/layer1": "ok"}
+
+
 def test_missing_file__names_what_lies_nearest(
     tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

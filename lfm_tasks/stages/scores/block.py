@@ -170,10 +170,11 @@ def table_bytes(n_points: int) -> int:
 def bytes_together(n_points: int, n_features: int, *, has_table: bool = True) -> int:
     """Return the bytes of a space that is compared together with others: its rows twice, row sums of sets, a tile.
 
-    A radial kernel has a tile for all points and for two halves; ranks have a table. Tiles are as large for all.
+    A radial kernel has a tile for all points and for two halves; ranks have a table. Tiles are as large for all, and as
+    if products were in double precision, see `products.narrow_type`: how spaces are read is the same on all machines.
     """
     table = table_bytes(n_points) if has_table else 0
-    return 16 * n_points * n_features + 8 * n_points * (1 + N_HALVES) + 3 * 4 * 128 * 256 + table
+    return 16 * n_points * n_features + 8 * n_points * (1 + N_HALVES) + 3 * 8 * 128 * 256 + table
 
 
 @dataclass(frozen=True)

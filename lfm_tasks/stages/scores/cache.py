@@ -28,17 +28,17 @@ def kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
     return _kept_in(_KEPT, MOST_BYTES, 1.0, address, compute)
 
 
-def found(address: Hashable | None) -> Any | None:
-    """Return the value that is kept under an address; None if there is none."""
-    entry = None if address is None else _KEPT.get(address)
-    return None if entry is None else entry[0]
+def keep(address: Hashable | None, value: object) -> None:
+    """Keep a value in place of the one that is kept under an address."""
+    if address is not None:
+        _put_in(_KEPT, MOST_BYTES, 1.0, address, value)
 
 
 def add_kept(entries: Mapping[Hashable, Any]) -> None:
     """Keep values that another process computed."""
     for address, value in entries.items():
         if address not in _KEPT:
-            _put_in(_KEPT, MOST_BYTES, 1.0, address, value)
+            keep(address, value)
 
 
 def is_small(value: object) -> bool:

@@ -19,7 +19,7 @@ from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
 from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, table_bytes, tile_side
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
-from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work
+from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work, n_read
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
@@ -144,6 +144,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     work = total_work(work, _fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
     for name in _unlike([*block.of_rows, *block.of_point_pairs]):
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
+        if not MEASURES[name].compares_point_pairs:
+            counts = n_read(len(bases), n_pairs, block.side), n_pairs
         work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
         if not pair.has_moments and MEASURES[name].matrix is not None:
             work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))

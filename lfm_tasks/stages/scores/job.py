@@ -62,11 +62,16 @@ def keep_spaces(job: BlockJob) -> dict[str, dict[Hashable, Any]]:
     """
     resamplings = Resamplings(read_exchangeability(job.store, job.exchangeability), job.atlas)
     found: dict[str, dict[Hashable, Any]] = {key: {} for key in job.bases}
+    too_large = set[str]()
     for key in job.bases:
         ids = job.ids(key)
         space, resampling = read_spaces(job, [key]), resamplings.of(ids, job.ids_key(key))
-        for name in measures_that_travel(job.settings.measures, len(ids)):
-            found[key] |= kept_of_space(name, space.on_points, key, resampling)
+        for name in measures_that_travel(set(job.settings.measures) - too_large, len(ids)):
+            kept = kept_of_space(name, space.on_points, key, resampling)
+            if kept is None:  # so are those of the other spaces: of groups, or of many strata
+                too_large.add(name)
+            else:
+                found[key] |= kept
     return found
 
 

@@ -12,6 +12,7 @@ from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import TraceForm, are_stretched
 from lfm_tasks.runtime.rates import thread_seconds
+from lfm_tasks.stages.scores.block import tile_side
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 from lfm_tasks.threads import one_thread
@@ -100,6 +101,13 @@ def _n_drawn(n_permutations: int) -> int:
     return n_permutations if n_permutations < FEWEST_FOR_TAIL else min(n_permutations, FEW_DRAWS)
 
 
+def n_read(n_spaces: int, n_pairs: int, side: int) -> int:
+    """Return how many spaces the parts of a block read, ``side`` spaces a side: each once a part that it is in."""
+    # Of one group of spaces with itself there are more pairs than of two halves with each other.
+    n_on_a_side = n_spaces if n_pairs > (n_spaces / 2) ** 2 else n_spaces / 2
+    return n_spaces * ceil(n_on_a_side / side)
+
+
 def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
     """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
     (n, d), (n_spaces, n_pairs) = size, counts
@@ -117,10 +125,11 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     # and one for each half that has its points.
     n_once = 2 if measure.matrix.has_bandwidth or measure.matrix.has_table else 1
     n_products = 2 if measure.matrix.has_bandwidth else 1
-    n_passes = 1 + n_once * (0.25 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
+    n_parts = n_read(n_spaces, n_pairs, tile_side(n, d)) / n_spaces
+    n_passes = n_parts + n_once * (0.25 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
     return {
         # A tile has 128 x 256 entries.
-        "calls": n_spaces * n_passes * 30 * ceil(n * n / (128 * 256)) + 2000 * n_spaces + 80 * n_pairs,
+        "calls": n_spaces * (n_passes * 30 * ceil(n * n / (128 * 256)) + 2000 * n_parts) + 80 * n_pairs,
         # Those of features in double precision, each tile of two that mirror each other once.
         "products": n_spaces * n_passes * n * n * d + n_pairs * n_products * n * n / 2,
         "entries": 8.0 * n_spaces * n_passes * n * n,

@@ -311,11 +311,15 @@ def find_stored(store: UnitStore, tables: Iterable[PairIndex]) -> None:
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """Inputs of scores of one setting: correspondence; keys of stored exchangeability and labels, or ""."""
+    """Inputs of scores of one setting: correspondence; keys of stored exchangeability and labels, or "".
+
+    ``has_moments``: whether the chance of measures of matrices is in closed form.
+    """
 
     correspondence: Correspondence
     exchangeability: str
     labels: str
+    has_moments: bool = True
 
 
 def all_settings(

@@ -26,7 +26,7 @@ from lfm_tasks.stages.scores.pair_index import (
     known_pairs,
     requested_pairs,
 )
-from lfm_tasks.stages.scores.stage import block_side
+from lfm_tasks.stages.scores.stage import block_side, has_closed_form
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
 _Pairs = Int[np.ndarray, "pairs 2"]
@@ -72,7 +72,8 @@ class PairCounts:
         if not len(bases):
             return
         maps = correspondence_of_maps(self.request)
-        side = block_side(len(bases), self.settings, maps, null, is_grouped=self.is_grouped)
+        is_drawn = self.is_grouped and not has_closed_form(self.settings.measures, has_moments=self.has_moments)
+        side = block_side(len(bases), self.settings, maps, null, is_drawn=is_drawn)
         n_groups = -(-len(bases) // side)
         group = np.full(len(self.keys), -1, dtype=np.intp)
         group[bases] = np.arange(len(bases)) // side

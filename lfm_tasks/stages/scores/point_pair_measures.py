@@ -5,7 +5,7 @@ halves from the same pass; chance in closed form.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from math import comb
@@ -30,7 +30,7 @@ from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, p
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
-from lfm_tasks.stages.scores.cache import LARGEST_SHARED, add_kept, found, is_small
+from lfm_tasks.stages.scores.cache import LARGEST_SHARED, is_small, keep
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
@@ -241,12 +241,14 @@ def _layout(pairs: list[tuple[str, str]]) -> _PairLayout:
 class _KeptMatrix:
     """The costly parts of the matrix of one space: its bandwidth, effects of rows, and sums for chance.
 
-    ``is_constant``: on which sets all rows are the same, so that the centered matrix is rounding.
+    ``is_constant``: on which sets all rows are the same, so that the centered matrix is rounding. ``energies``: ‖K‖² on
+    each set before centering, NaN until a pair of the space is compared.
     """
 
     constants: MatrixConstants | None
     chance: MatrixChance | MatrixSums | None
     is_constant: Bool[np.ndarray, " sets"]
+    energies: Float[np.ndarray, " sets"]
 
 
 @dataclass(frozen=True)
@@ -274,10 +276,10 @@ def measures_that_travel(names: Iterable[str], n_points: int) -> list[str]:
     return sorted(name for name in names if travel_bytes(name, n_points))
 
 
-def kept_of_space(name: str, spaces: SpacesOnPoints, key: str, resampling: Resampling) -> dict[Hashable, Any]:
+def kept_of_space(name: str, spaces: SpacesOnPoints, key: str, resampling: Resampling) -> dict[Hashable, Any] | None:
     """Return the constants and sums of a space for a measure of matrices, by their address in the cache.
 
-    Empty where these are too large to travel, or the measure cannot compare the space.
+    Empty where the measure cannot compare the space; None where these are too large to travel.
     """
     measure = MEASURES[name]
     points = _points_of(measure, resampling)
@@ -285,10 +287,11 @@ def kept_of_space(name: str, spaces: SpacesOnPoints, key: str, resampling: Resam
     if measure.matrix is None or address is None:
         return {}
     try:
-        made = _kept_matrix(address, measure.matrix, space_rows(spaces.rows[key], points.sets.order), points)
+        with np.errstate(all="ignore"):  # as where pairs are scored: what is no number ends as "undefined"
+            made = _kept_matrix(address, measure.matrix, space_rows(spaces.rows[key], points.sets.order), points)
     except DataError:  # the pairs of the space say so
         return {}
-    return {address: made} if is_small(made) else {}
+    return {address: made} if is_small(made) else None
 
 
 def _score_matrices(
@@ -312,13 +315,12 @@ def _score_matrices(
         return _Scored(np.empty((sets.n_sets, 0)), None, refused)
     layout = _layout(usable)
     matrices = [made[key] for key in layout.keys]
-    addresses = [spaces.address_of(f"energies of {name}", key, has_moments=False) for key in layout.keys]
-    energies = np.full((sets.n_sets, len(matrices)), np.nan)
-    for place, address in enumerate(addresses):
-        if (known := found(address)) is not None:
-            energies[:, place] = known
+    energies = np.stack([kept[key].energies for key in layout.keys], axis=1)
     cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted, energies)[:, *layout.places]
-    add_kept({address: energies[:, place].copy() for place, address in enumerate(addresses) if address is not None})
+    for place, key in enumerate(layout.keys):
+        if np.isnan(kept[key].energies).any():
+            address = spaces.address_of(name, key, has_moments=points.has_moments)
+            keep(address, replace(kept[key], energies=energies[:, place].copy()))
     is_constant = np.array([kept[key].is_constant for key in layout.keys])
     sources, targets = (is_constant[np.asarray(side)] for side in layout.sides)
     cosines[(sources[layout.places[0]] | targets[layout.places[1]]).T] = np.nan
@@ -357,7 +359,8 @@ def _kept_matrix(address: Hashable | None, form: MatrixForm, rows: SpaceRows, po
             chance = matrix_chance(rows, matrix, points.sets, form)
         elif points.has_moments:
             chance = matrix_sums(rows, matrix, points.sets, form, points.exchange)
-        return _KeptMatrix(matrix.constants, chance, constant_sets(rows, points.sets))
+        energies = np.full(points.sets.n_sets, np.nan)
+        return _KeptMatrix(matrix.constants, chance, constant_sets(rows, points.sets), energies)
 
     return kept_for_later(address, compute)
 

@@ -51,6 +51,8 @@ from lfm_tasks.workers.pool import JobFailure
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 24, 16
+# Where measures of matrices are requested beside others: 78 blocks, so that matrices are made 13 times, and not 25.
+_GROUPS_OF_BOTH = 12
 # Four groups make ten blocks, which is enough for workers to share.
 _FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
 # Of spaces that are compared by all pairs of points: below the `tile_side` of 2,000 × 64, so that no matrix is made
@@ -98,7 +100,10 @@ def blocks(table: PairIndex, given: ScoringInputs, null: NullConfig) -> Iterator
     bases = np.flatnonzero(missing.any(axis=0) | missing.any(axis=1))
     if not len(bases):
         return
-    side = block_side(len(bases), table.settings, given.correspondence, null, is_grouped=bool(given.exchangeability))
+    is_drawn = bool(given.exchangeability) and not has_closed_form(
+        table.settings.measures, has_moments=given.has_moments
+    )
+    side = block_side(len(bases), table.settings, given.correspondence, null, is_drawn=is_drawn)
     groups = [bases[start : start + side] for start in range(0, len(bases), side)]
     place = np.zeros(len(table.keys), dtype=np.int32)
     for low, high in combinations_with_replacement(groups, 2):
@@ -118,15 +123,15 @@ def _key(block: Block) -> str:
 
 
 def block_side(
-    n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig, *, is_grouped: bool
+    n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig, *, is_drawn: bool
 ) -> int:
     """Return how many of the bases that have missing pairs stand on a side of a block.
 
-    ``is_grouped``: whether points are in groups or strata, where chance is drawn.
+    ``is_drawn``: whether points are in groups or strata of which chance is drawn.
     """
     if correspondence.uses_zoomout:
         return BLOCK_SIDE
-    is_drawn = null.n_permutations > 0 and (is_grouped or correspondence.regime in ("anchors", "labels"))
+    is_drawn = null.n_permutations > 0 and (is_drawn or correspondence.regime in ("anchors", "labels"))
     is_quick = not is_drawn and not reads_activations(correspondence, settings.measures)
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
@@ -134,8 +139,23 @@ def block_side(
     if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
         # Matrices of points are computed again for each block, which takes as long as some hundred of its pairs.
         n_groups, largest = _FEWEST_GROUPS, _LARGEST_SIDE_TOGETHER
+    elif not is_drawn and any(measure.matrix is not None for measure in measures):
+        n_groups = _GROUPS_OF_BOTH
     n_groups = max(n_groups, -(-n_bases // largest))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
+
+
+def has_closed_form(measures: Iterable[str], *, has_moments: bool) -> bool:
+    """Return whether the chance of all measures is in closed form for points in groups or strata.
+
+    ``has_moments``: whether it is where one is known.
+    """
+    return has_moments and all(
+        MAP_SCORES[name].trace_scale is not None
+        if name in MAP_SCORES
+        else name in MEASURES and MEASURES[name].matrix is not None
+        for name in measures
+    )
 
 
 def with_measures(atlas: AtlasConfig, names: Collection[str]) -> AtlasConfig:
@@ -269,7 +289,10 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     find_stored(run.store, tables.values())
     inputs = {
         of_pairs: ScoringInputs(
-            correspondence_of_maps(pairs.requests[index]), exchangeability.get(dataset, ""), labels.get(dataset, "")
+            correspondence_of_maps(pairs.requests[index]),
+            exchangeability.get(dataset, ""),
+            labels.get(dataset, ""),
+            has_moments=dataset not in zoo.exchangeability or zoo.exchangeability[dataset].has_moments,
         )
         for (dataset, index), of_pairs in settings.items()
     }
@@ -310,16 +333,25 @@ def _with_kept(run: Run, jobs: list[BlockJob], n_points: Mapping[str, int], need
     by_settings: dict[ScoreSettings, list[int]] = {}
     for index, job in enumerate(jobs):
         by_settings.setdefault(job.settings, []).append(index)
-    parts: list[BlockJob] = []
+    parts: list[tuple[ScoreSettings, BlockJob]] = []
     n_bytes_left = _MOST_SHARED
     for settings, indices in by_settings.items():
         used = [jobs[index] for index in indices]
-        n_bytes = sum(
-            travel_bytes(name, n_points[key]) for name in settings.measures for job in used for key in job.bases
-        )
-        if not n_bytes or len(used) < _FEWEST_BLOCKS or n_bytes > n_bytes_left:
+        if len(used) < _FEWEST_BLOCKS:
             continue
-        n_bytes_left -= n_bytes
+        # The smallest first: of many measures and spaces not all travel.
+        n_bytes = {
+            name: sum(travel_bytes(name, n_points[key]) for job in used for key in job.bases)
+            for name in settings.measures
+        }
+        shared = []
+        for name in sorted((name for name in n_bytes if n_bytes[name]), key=lambda name: (n_bytes[name], name)):
+            if n_bytes[name] <= n_bytes_left:
+                n_bytes_left -= n_bytes[name]
+                shared.append(name)
+        if not shared:
+            continue
+        of_shared = settings._replace(measures=tuple(sorted(shared)))
         keys = sorted({key for job in used for key in job.bases})
         activations = {key: job.activations[key] for job in used for key in job.bases}
         # Enough jobs for many workers, and few enough that a task takes longer than what handing it out takes.
@@ -327,12 +359,14 @@ def _with_kept(run: Run, jobs: list[BlockJob], n_points: Mapping[str, int], need
         for start in range(0, len(keys), step):
             some = tuple(keys[start : start + step])
             of_some = {key: activations[key] for key in some}
-            parts.append(replace(used[0], bases=some, runs=runs_of_pairs(np.empty((0, 2), int)), activations=of_some))
+            no_pairs = runs_of_pairs(np.empty((0, 2), int))
+            part = replace(used[0], settings=of_shared, bases=some, runs=no_pairs, activations=of_some)
+            parts.append((settings, part))
     found: dict[ScoreSettings, dict[str, dict[Hashable, Any]]] = {}
-    for index, result in run.workers.run(keep_spaces, parts, [needs] * len(parts)):
+    for index, result in run.workers.run(keep_spaces, [part for _, part in parts], [needs] * len(parts)):
         # A space whose job failed is computed, or refused, with its pairs.
         if not isinstance(result, JobFailure):
-            found.setdefault(parts[index].settings, {}).update(result)
+            found.setdefault(parts[index][0], {}).update(result)
     with_kept = []
     for job in jobs:
         known = found.get(job.settings, {})

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from lfm_tasks.errors import DataError
 from lfm_tasks.stages.scores.block import (
     PART_SIDE,
+    STATISTICS,
+    BlockScores,
     ScoreSettings,
     against_chance,
     part_side,
@@ -25,6 +28,29 @@ def test_part__has_one_base_on_a_side_at_least_and_32_at_most() -> None:
     assert part_side(2000, 40, 768) == 32
     assert part_side(10**9, 50, 768) == 1
     assert 32 > part_side(200_000, 50, 0) > part_side(200_000, 50, 100) > 1
+
+
+def test_scores__have_a_code_wherever_they_are_no_number_or_the_same_for_all_permutations() -> None:
+    n_pairs, measures = 6, ("cka_linear", "overlap")
+    values = np.full((n_pairs, 2, 2, len(STATISTICS)), np.nan)
+    values[..., STATISTICS.index("score")] = 0.5
+    values[..., STATISTICS.index("null_mean")] = 0.1
+    values[..., STATISTICS.index("null_q95")] = 0.2
+    values[0, 1, 1, 0] = np.nan  # a score that is there one way only, of a map
+    values[1, :, 0, 0] = np.inf
+    values[2:, :, 0, 1:3] = 0.5 + 1e-9
+    values[3, :, 0, 1:] = np.nan  # no chance is known
+    values[4:, :, :, 0] = np.nan
+    scores = BlockScores(values, np.zeros((n_pairs, 2, 2)), np.zeros(n_pairs, dtype=np.int32), {"overlap": 1})
+    scores.refusals[4] = scores.unmapped[5] = DataError("no_overlap", "got none")
+    scores.refuse(5, 0, DataError("zero_rows", "got all-zero rows", "b"))
+
+    scores.settle()
+
+    undefined = dict.fromkeys([(0, 1), (1, 0)], "undefined")
+    assert scores.codes == undefined | {(2, 0): "saturated", (5, 0): "zero_rows"}
+    assert scores.causes == {(0, "zero_rows", "b"): "got all-zero rows"}
+    assert measures[0] not in scores.of_maps
 
 
 @pytest.mark.parametrize(("is_distance", "calibrated"), [(False, 0.5), (True, -0.5)])

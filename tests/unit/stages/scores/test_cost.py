@@ -17,8 +17,9 @@ from lfm_tasks.runtime.load import KINDS, Load, SpaceSize
 from lfm_tasks.runtime.rates import RATES, load_seconds
 from lfm_tasks.stages.inventory.correspondence import resampling
 from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stages.scores.block import tile_side
 from lfm_tasks.stages.scores.cost import PairWork, block_load
-from lfm_tasks.stages.scores.measure_cost import is_counted, measure_work, time_measure
+from lfm_tasks.stages.scores.measure_cost import is_counted, measure_work, n_read, time_measure
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 
 
@@ -155,6 +156,22 @@ def test_measures_of_many_points__are_counted_and_hold_no_matrix_of_all_pairs(na
     load = block_load(sizes, 45, PairWork([name], 100, 2, 40))
     assert load_seconds(load) > 1
     assert load.peak_bytes < 8 * 20_000**2
+
+
+@pytest.mark.parametrize(("n_spaces", "n_pairs", "n_expected"), [(8, 16, 8), (8, 36, 16), (80, 1600, 800), (3, 3, 3)])
+def test_spaces_of_a_block__are_read_once_a_part(n_spaces: int, n_pairs: int, n_expected: int) -> None:
+    # Parts of 4 spaces a side.
+    assert n_read(n_spaces, n_pairs, 4) == n_expected
+
+
+def test_matrices_that_do_not_fit_into_memory_together__are_made_once_a_part() -> None:
+    how, side = PairWork(["cka_linear"], 100, 2, 40), tile_side(20_000, 768)
+    small, large = (
+        load_seconds(block_load([SpaceSize(f"m{number}/x", 20_000, 768) for number in range(n)], (n // 2) ** 2, how))
+        for n in (2 * side, 20 * side)
+    )
+    # Each of ten times as many spaces is in ten parts; of both, some passes are made once a run.
+    assert large > 45 * small
 
 
 def test_drawn_chance_in_groups__is_counted() -> None:

@@ -1,6 +1,8 @@
 """Scores of activations: without anything in common, their p-values are uniform."""
 
+from itertools import combinations
 from math import factorial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures import MEASURES, Measure
 from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores import row_measures
 from lfm_tasks.stages.scores.block import STATISTICS, against_chance
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
@@ -55,6 +59,27 @@ def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason(monkeypat
 def test_measures__take_any_number_of_points(name: str) -> None:
     rows = np.random.default_rng(0).standard_normal((MOST_POINTS_SQUARED + 1, 2))
     assert check_rows(name, rows, rows) in ("ok", "degenerate")
+
+
+def test_pair_at_fault__is_found_without_each_pair_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {str(number): np.random.default_rng(number).standard_normal((30, 3)) for number in range(12)}
+    pairs, asked = list(combinations(rows, 2)), []
+
+    def score(name: str, measure: Measure, spaces: SpacesOnPoints, some: list[tuple[str, str]], how: Resampling) -> Any:
+        asked.append(len(some))
+        if pairs[41] in some:
+            raise np.linalg.LinAlgError("no convergence")
+        return score_family(name, measure, spaces, some, how)
+
+    expected = score_rows("cka_linear", Activations(rows, {}), pairs, Resampling(Exchange(30), None), NullConfig())
+    monkeypatch.setattr(row_measures, "score_family", score)
+    found = score_rows("cka_linear", Activations(rows, {}), pairs, Resampling(Exchange(30), None), NullConfig())
+
+    assert {index: error.reason for index, error in found.refused.items()} == {41: "measure_failed"}
+    assert "no convergence" in str(found.refused[41])
+    others = np.arange(len(pairs)) != 41
+    np.testing.assert_array_equal(found.values[others], expected.values[others])
+    assert len(asked) <= 2 * np.log2(len(pairs)) + 2
 
 
 OF_MATRICES = sorted(name for name, measure in MEASURES.items() if measure.matrix is not None)

@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"10","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "cafe38657f7c7a858fe062f60895f7f528b28fd3eedde049f0d5b5b118b69229"
+    # printf '{"convention":"12","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "640a090c813849746550512b6e3d3cba943f11fc43869c86fb3a78e5279a100f"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
