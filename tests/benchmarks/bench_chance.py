@@ -8,9 +8,9 @@ The rows of the second space are permuted so many times, and each time the pair 
 mean of these scores less ``null_mean``, in deviations of the scores; the share of scores beyond ``null_q95``, which
 should be .05; and the shares of p-values up to .05, .01 and .001, each of which should be that number.
 
-Kinds of spaces: *plain* as they are; *repeated*: half of the points are those of the other half; *far*: three points lie
-far out, each in a direction of its own; *pieces*: a third of the points lies far from the others, so that graphs are
-joined; *shared*: bases are on half as many points again as the two spaces share.
+Kinds of spaces: *plain* as they are; *repeated*: half of the points are those of the other half; *far*: three points
+lie far out, each in a direction of its own; *pieces*: a third of the points lies far from the others, so that graphs
+are joined; *shared*: bases are on half as many points again as the two spaces share.
 """
 
 import argparse
@@ -34,7 +34,8 @@ from lfm_tasks.statistics.resampling import Exchange
 KINDS = ("plain", "repeated", "far", "pieces", "shared")
 NAMES = (
     "overlap", "lfm", "cka_linear_debiased_song", "cka_linear", "cka_rbf_half_median", "distance_correlation",
-    "rsa_pearson_rdm_pearson", "rsa_pearson_rdm_spearman", "mutual_knn_10_cosine", "jaccard_knn_10_cosine", "gulp_lambda_1",
+    "rsa_pearson_rdm_pearson", "rsa_pearson_rdm_spearman", "mutual_knn_10_cosine", "jaccard_knn_10_cosine",
+    "gulp_lambda_1",
 )  # fmt: skip
 # Permuted spaces that are scored together.
 _AT_ONCE = 200

@@ -1,7 +1,10 @@
 """Measures of all pairs of points, many spaces at once: beside matrix products alone, and beside one pair at a time.
 
-``python tests/benchmarks/bench_point_pairs.py [--spaces 200] [--points 2000] [--features 64] [--repeats 3]``. Scores,
-scores without each of 20 parts, and halves. Both sides of a ratio alternate in one process, on one core.
+``python tests/benchmarks/bench_point_pairs.py [--spaces 200] [--points 2000] [--features 64] [--repeats 3]``. Scores of
+all points and of halves. Both sides of a ratio alternate in one process, on one core.
+
+What a pair takes beside its spaces follows from two passes, over all spaces and over half of them: the number of spaces
+halves, that of pairs is a quarter.
 """
 
 import argparse
@@ -13,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
+from lfm_tasks.measures.point_matrices import MatrixForm, TiledMatrix
 from lfm_tasks.measures.point_sets import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import resampling
@@ -48,31 +52,42 @@ def passes(spaces: Spaces, repeats: int) -> None:
     ids = np.array([f"{index:06}" for index in range(n_points)])
     how = resampling(ids, None, AtlasConfig())
     sets = point_sets(n_points, how.halves)
-    every = np.arange(n_spaces)
-    wanted = np.triu(np.ones((n_spaces, n_spaces), dtype=bool))
     for name in NAMES:
         form = MEASURES[name].matrix
         if form is None:
             continue
-        prepared, spent, alone = [], [], []
+        prepared, spent, of_pairs, alone = [], [], [], []
         for _ in range(repeats):
             start = time.process_time()
             rows_of = [space_rows(rows, sets.order) for rows in spaces]
             constants = [form.of_rows(rows, sets, None).constants for rows in rows_of]
             prepared.append(time.process_time() - start)
             matrices = [form.of_rows(rows, sets, known) for rows, known in zip(rows_of, constants, strict=True)]
-            start = time.process_time()
-            matrix_cosines(matrices, (every, every), sets, form, wanted)
-            spent.append(time.process_time() - start)
-            alone.append(products_alone(n_spaces, sets))
-        ratios = np.array(spent) / alone
-        a_pair = 1e3 / int(wanted.sum())
+            every, half = (seconds(lambda: cosines_of(some, sets, form)) for some in (matrices, matrices[::2]))  # noqa: B023
+            spent.append(every)
+            of_pairs.append(2 * (every - 2 * half))
+            # With a bandwidth, a tile has a product for all points and one for each half that has its points.
+            alone.append(products_alone(n_spaces, sets) * (2 if form.has_bandwidth else 1))
+        n_pairs = n_spaces * (n_spaces + 1) // 2
+        of_products = 1e3 / n_pairs * np.median(alone)
         print(  # noqa: T201
             f"{name}, {n_spaces} spaces of {n_points} x {spaces[0].shape[1]}: preparing "
-            f"{1e3 * np.median(prepared) / n_spaces:.0f} ms a space, pass {a_pair * np.median(spent):.3f} ms a pair "
-            f"({np.median(spent):.1f} s), products alone {a_pair * np.median(alone):.3f} ms, ratio "
-            f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f})"
+            f"{1e3 * np.median(prepared) / n_spaces:.0f} ms a space, pass {1e3 / n_pairs * np.median(spent):.3f} ms a "
+            f"pair with its spaces ({np.median(spent):.1f} s), {ratios(spent, alone)} x its products of "
+            f"{of_products:.3f} ms; pairs without spaces {1e3 / n_pairs * np.median(of_pairs):.3f} ms, {ratios(of_pairs, alone)} x"
         )
+
+
+def cosines_of(matrices: Sequence[TiledMatrix], sets: PointSets, form: MatrixForm) -> None:
+    every = np.arange(len(matrices))
+    wanted = np.triu(np.ones((len(every), len(every)), dtype=bool))
+    matrix_cosines(matrices, (every, every), sets, form, wanted)
+
+
+def ratios(spent: Sequence[float], alone: Sequence[float]) -> str:
+    """Return the median of ratios, the lowest and the highest."""
+    found = np.array(spent) / np.array(alone)
+    return f"{np.median(found):.1f} ({found.min():.1f} to {found.max():.1f})"
 
 
 def products_alone(n_spaces: int, sets: PointSets) -> float:
@@ -100,11 +115,12 @@ def whole(spaces: Spaces) -> None:
         measure = MEASURES[name]
         score_rows(name, activations, pairs[:1], how, NullConfig())  # what is compiled is compiled before
         together = seconds(lambda: score_rows(name, activations, pairs, how, NullConfig()))  # noqa: B023
-        # With 22 values of parts and halves, and without chance.
-        alone = seconds(lambda: [measure(spaces[0], spaces[1]) for _ in range(3)]) / 3 * 23  # noqa: B023
+        first, second = spaces[0], spaces[1]
+        halves = [half for split in how.halves for half in (~split, split)]
+        alone = seconds(lambda: [measure(first, second), *(measure(first[half], second[half]) for half in halves)])  # noqa: B023
         print(  # noqa: T201
             f"{name}, all statistics: {1e3 * together / n_pairs:.2f} ms a pair, spaces included; one pair at a time, "
-            f"without chance, {1e3 * alone:.0f} ms: {alone * n_pairs / together:,.0f} times as long"
+            f"with halves, without chance, {1e3 * alone:.0f} ms: {alone * n_pairs / together:,.0f} times as long"
         )
 
 
