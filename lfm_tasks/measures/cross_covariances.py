@@ -409,7 +409,7 @@ def nuclear_norms(
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.
 _MANY_ROTATIONS = 400
 # Directions from which on the many are fewer, and how many they are at least.
-_NARROW, _FEWEST_OF_MANY = 96, 40
+NARROW, _FEWEST_OF_MANY = 96, 40
 
 
 def moments_of_nuclear_norm(
@@ -467,7 +467,7 @@ def most_rotations(n_points: int, n_source: int, n_target: int) -> int:
     A rotation of 768 directions takes a second. The deviation of a sum of many singular values is small beside it.
     """
     rank = max(1, min(n_source, n_target))
-    return max(_FEWEST_OF_MANY, min(_MANY_ROTATIONS, round(_MANY_ROTATIONS * (_NARROW / rank) ** 2)))
+    return max(_FEWEST_OF_MANY, min(_MANY_ROTATIONS, round(_MANY_ROTATIONS * (NARROW / rank) ** 2)))
 
 
 @lru_cache(maxsize=1024)
@@ -507,11 +507,30 @@ def corners_from(
         yield random_corners(n_points, n_source, n_target, numbers)
 
 
-@cached(LRUCache(64 << 20, getsizeof=lambda corners: corners.nbytes))
+# Bytes of corners that stay for the next pair.
+MOST_ROTATIONS = 64 << 20
+# Multiple of directions that corners of wide spaces are made for: a few dead features make another number of each.
+_SIZE_OF_WIDE = 16
+
+
 def random_corners(
     n_points: int, n_source: int, n_target: int, numbers: tuple[int, int]
 ) -> Float[np.ndarray, "some target source"]:
-    """Return the corners of the random rotations from one number to another."""
+    """Return the corners of the random rotations from one number to another.
+
+    Those of more than 96 directions are cut from corners of the next larger size, which are corners, too.
+    """
+    sizes = (
+        min(-(-size // _SIZE_OF_WIDE) * _SIZE_OF_WIDE, n_points - 1) if NARROW < size < n_points else size
+        for size in (n_source, n_target)
+    )
+    return _random_corners(n_points, *sizes, numbers)[:, :n_target, :n_source]
+
+
+@cached(LRUCache(MOST_ROTATIONS, getsizeof=lambda corners: corners.nbytes))
+def _random_corners(
+    n_points: int, n_source: int, n_target: int, numbers: tuple[int, int]
+) -> Float[np.ndarray, "some target source"]:
     return np.stack([_random_corner(n_points, n_source, n_target, index) for index in range(*numbers)])
 
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -104,6 +104,29 @@ class FactoredSpace:
         return np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
 
 
+# F Fᵀ of each set of points, see `_packed`; None where the rows have no factor, or no direction.
+SetMatrices = tuple[Float[np.ndarray, " _"] | None, ...]
+
+
+@dataclass(frozen=True)
+class MatrixSpace:
+    """One space by F Fᵀ, F its factor on each set of points: as source, and as target, the same object if alike.
+
+    ``factors``: those of all points.
+    """
+
+    factors: tuple[Float[np.ndarray, "_ _"] | None, Float[np.ndarray, "_ _"] | None]
+    sides: tuple[SetMatrices, SetMatrices]
+
+    def whole(self, side: int) -> Float[np.ndarray, "points rank"] | None:
+        """Return the factor of all points, as source (0) or target (1)."""
+        return self.factors[side]
+
+    def energies(self, side: int) -> Float[np.ndarray, " sets"]:
+        """Return ‖FᵀF‖² on each set; NaN where there is no factor."""
+        return _inner_products(self.sides[side], self.sides[side])
+
+
 @dataclass(frozen=True)
 class StretchedSpace:
     """One space by its singular vectors: its factors, as source and as target, are these, stretched, on each set."""
@@ -127,19 +150,23 @@ class StretchedSpace:
         return np.where(self.sides[side].n_directions > 0, energies, np.nan)
 
 
-TraceSpace = FactoredSpace | StretchedSpace
+TraceSpace = FactoredSpace | MatrixSpace | StretchedSpace
+# How a space is held for its pairs: as one of these.
+TraceKind = Literal["factors", "matrices", "directions"]
 
-# With fewer points a feature, a product of factors for each set of points is less work than one product of singular
-# vectors and two of directions for each set.
-_POINTS_PER_FEATURE = 5
-
-
-def are_stretched(form: TraceForm, n_points: int, rank: int) -> bool:
-    """Return whether traces of spaces of up to so many directions follow from their singular vectors."""
-    return form.stretches is not None and _POINTS_PER_FEATURE * rank <= n_points
+# With fewer points a feature, products of singular vectors and of directions for each set of points are more work than
+# other ways. With still fewer, F Fᵀ takes no more memory than F of all sets, and a pair n² in place of n r².
+_POINTS_PER_FEATURE, _POINTS_OF_MATRICES = 5, 3
 
 
-def trace_space(rows: Rows, form: TraceForm, sets: PointSets, *, is_stretched: bool) -> TraceSpace:
+def trace_kind(form: TraceForm, n_points: int, rank: int) -> TraceKind:
+    """Return how spaces of up to so many directions are held."""
+    if n_points <= _POINTS_OF_MATRICES * rank:
+        return "matrices"
+    return "directions" if form.stretches is not None and _POINTS_PER_FEATURE * rank <= n_points else "factors"
+
+
+def trace_space(rows: Rows, form: TraceForm, sets: PointSets, kind: TraceKind) -> TraceSpace:
     """Return the contribution of one space to its pairs.
 
     Raises
@@ -147,15 +174,42 @@ def trace_space(rows: Rows, form: TraceForm, sets: PointSets, *, is_stretched: b
     DataError
         ``constant`` if all rows are the same.
     """
-    if is_stretched and form.stretches is not None:
+    if kind == "directions" and form.stretches is not None:
         space, (of_source, of_target) = span(rows, sets), form.stretches
         source = set_transforms(space, of_source, sets)
         target = source if of_source is of_target else set_transforms(space, of_target, sets)
         return StretchedSpace(space, (source, target), sets)
     if not centered(rows).any():
         raise constant_space()
-    factors = set_factors(rows, form.source, sets)
-    return FactoredSpace((factors, factors if form.source is form.target else set_factors(rows, form.target, sets)))
+    source_factors = set_factors(rows, form.source, sets)
+    is_symmetric = form.source is form.target
+    if kind != "matrices":
+        return FactoredSpace((source_factors, source_factors if is_symmetric else set_factors(rows, form.target, sets)))
+    of_source = tuple(map(_packed, source_factors))
+    if is_symmetric:
+        return MatrixSpace((source_factors[0], source_factors[0]), (of_source, of_source))
+    target_factors = set_factors(rows, form.target, sets)
+    return MatrixSpace((source_factors[0], target_factors[0]), (of_source, tuple(map(_packed, target_factors))))
+
+
+# Rows of F Fᵀ that are computed together.
+_ROWS_AT_ONCE = 256
+
+
+def _packed(factor: Float[np.ndarray, "points rank"] | None) -> Float[np.ndarray, " entries"] | None:
+    """Return F Fᵀ without most of what mirrors the rest: the rest times √2, so that inner products are the same."""
+    if factor is None or not factor.size:
+        return None
+    n_points = len(factor)
+    starts = range(0, n_points, _ROWS_AT_ONCE)
+    packed = np.empty(sum(min(_ROWS_AT_ONCE, n_points - start) * (n_points - start) for start in starts))
+    filled = 0
+    for start in starts:
+        product = factor[start : start + _ROWS_AT_ONCE] @ factor[start:].T
+        product[:, _ROWS_AT_ONCE:] *= np.sqrt(2)
+        packed[filled : filled + product.size] = product.ravel()
+        filled += product.size
+    return packed
 
 
 def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
@@ -194,12 +248,16 @@ def traces(first: TraceSpace, second: TraceSpace) -> Float[np.ndarray, "2 sets"]
         there = _stretched(products, first.sides[0], second.sides[1])
         is_symmetric = first.sides[0] is first.sides[1]
         back = there if is_symmetric else _stretched(products, first.sides[1], second.sides[0])
+    elif isinstance(first, MatrixSpace) and isinstance(second, MatrixSpace):
+        there = _inner_products(first.sides[0], second.sides[1])
+        is_symmetric = first.sides[0] is first.sides[1]
+        back = there if is_symmetric else _inner_products(first.sides[1], second.sides[0])
     elif isinstance(first, FactoredSpace) and isinstance(second, FactoredSpace):
         there = _factored(first.sides[0], second.sides[1])
         is_symmetric = first.sides[0] is first.sides[1]
         back = there if is_symmetric else _factored(first.sides[1], second.sides[0])
     else:
-        raise TypeError("got a space by its factors and one by its singular vectors, expected both of one kind")
+        raise TypeError(f"got {type(first).__name__} and {type(second).__name__}, expected spaces of one kind")
     return np.stack([there, back])
 
 
@@ -219,3 +277,12 @@ def _factored(first: SetFactors, second: SetFactors) -> Float[np.ndarray, " sets
             product = theirs.T @ (ours.copy() if ours is theirs else ours)
             found[place] = float(np.vdot(product, product))
     return found
+
+
+def _inner_products(first: SetMatrices, second: SetMatrices) -> Float[np.ndarray, " sets"]:
+    return np.array(
+        [
+            np.nan if ours is None or theirs is None else float(np.vdot(ours, theirs))
+            for ours, theirs in zip(first, second, strict=True)
+        ]
+    )

@@ -6,8 +6,8 @@ group. Set OPENBLAS_NUM_THREADS=1.
 
 The direct evaluation is the measure's own function of two spaces (of two bases, for measures of maps) in float64: on
 all points, on each half, and on permutations of the rows, or groups, of one space. N of them know a mean to
-deviation/√N, a 95 % quantile to about twice that, and a p-value to √(p (1 − p)/N): all three are printed in the units of
-these errors. Largest numbers over all pairs; NaN where one side has no value and the other has one.
+deviation/√N, a 95 % quantile to about twice that, and a p-value to √(p (1 − p)/N): all three are printed in the units
+of these errors. Largest numbers over all pairs; NaN where one side has no value and the other has one.
 """
 
 import argparse

@@ -68,13 +68,13 @@ def passes(spaces: Spaces, repeats: int) -> None:
             of_pairs.append(2 * (every - 2 * half))
             # With a bandwidth, a tile has a product for all points and one for each half that has its points.
             alone.append(products_alone(n_spaces, sets) * (2 if form.has_bandwidth else 1))
-        n_pairs = n_spaces * (n_spaces + 1) // 2
-        of_products = 1e3 / n_pairs * np.median(alone)
+        each = 1e3 / (n_spaces * (n_spaces + 1) // 2)
         print(  # noqa: T201
             f"{name}, {n_spaces} spaces of {n_points} x {spaces[0].shape[1]}: preparing "
-            f"{1e3 * np.median(prepared) / n_spaces:.0f} ms a space, pass {1e3 / n_pairs * np.median(spent):.3f} ms a "
-            f"pair with its spaces ({np.median(spent):.1f} s), {ratios(spent, alone)} x its products of "
-            f"{of_products:.3f} ms; pairs without spaces {1e3 / n_pairs * np.median(of_pairs):.3f} ms, {ratios(of_pairs, alone)} x"
+            f"{1e3 * np.median(prepared) / n_spaces:.0f} ms a space, pass {each * np.median(spent):.3f} ms a pair with "
+            f"its spaces ({np.median(spent):.1f} s), {ratios(spent, alone)} x its products of "
+            f"{each * np.median(alone):.3f} ms; pairs without spaces {each * np.median(of_pairs):.3f} ms, "
+            f"{ratios(of_pairs, alone)} x"
         )
 
 

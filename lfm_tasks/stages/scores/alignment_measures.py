@@ -1,6 +1,7 @@
 """Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -11,6 +12,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, permuted_products
 from lfm_tasks.measures.cross_covariances import (
+    NARROW,
     common_factor,
     cross_products,
     may_meet,
@@ -58,22 +60,29 @@ def score_alignments(
     bytes_of_one = width * (12 * len(sets.order) + 16 * sets.n_sets * width)
     prepared = HeldSpaces(prepare)
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
-        found = dict[int, _Aligned]()
-        # Where permutations may be drawn, those with one target in turn: its permutations serve all of them.
-        if form.by_permutations is not None:
-            indices = sorted(indices, key=lambda index: ordered[index][::-1])
+        usable = dict[int, tuple[AlignedSpace, AlignedSpace]]()
         for index in indices:
-            try:
-                source, target = map(prepared.of, ordered[index])
-            except DataError:
-                continue
-            found[index] = _align(form, source, target, permutations)
+            with suppress(DataError):
+                usable[index] = prepared.of(ordered[index][0]), prepared.of(ordered[index][1])
+        found = {index: _align(form, *usable[index], permutations) for index in _in_turn(form, ordered, usable)}
         if found:
             least = spaces.least_points(measure, [pairs[index] for index in found])
             values[list(found)] = _statistics(measure, sets, list(found.values()), least)
     is_turned = [first != pair[0] for (first, _), pair in zip(ordered, pairs, strict=True)]
     values[is_turned] = values[is_turned][:, ::-1]
     return values, prepared.refused
+
+
+def _in_turn(
+    form: AlignmentForm, ordered: list[tuple[str, str]], usable: dict[int, tuple[AlignedSpace, AlignedSpace]]
+) -> list[int]:
+    """Return the pairs in the order in which what one draws serves the next."""
+    if form.by_permutations is not None:
+        # Where permutations may be drawn, those with one target in turn: its permutations serve all of them.
+        return sorted(usable, key=lambda index: ordered[index][::-1])
+    # Singular vectors of rotations of wide spaces are kept of one size only.
+    ranks = {index: tuple(space.rank for space in both) for index, both in usable.items()}
+    return sorted(usable, key=lambda index: ranks[index] if max(ranks[index]) > NARROW else ())
 
 
 @dataclass(frozen=True)

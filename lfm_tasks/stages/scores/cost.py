@@ -6,11 +6,12 @@ from functools import cached_property
 from math import ceil
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.cross_covariances import MOST_ROTATIONS, most_rotations
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.point_sets import KeptTiles
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.measures.traces import are_stretched
+from lfm_tasks.measures.traces import trace_kind
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_numbers
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
@@ -22,6 +23,7 @@ from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work, n_read
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
+from lfm_tasks.stages.scores.trace_measures import trace_bytes
 from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
 from lfm_tasks.statistics.resampling import FEW_DRAWS
 from lfm_tasks.statistics.strata_moments import MOST_CUBED
@@ -318,13 +320,10 @@ def _crossed_bytes(measure: Measure, block: _Block, kept: int) -> int:
     n_sums = 2 + 2 * block.n_halves
     if measure.trace is not None:
         rank, n_sides = min(n, d), 1 if measure.is_symmetric else 2
-        if are_stretched(measure.trace, n, rank):
-            of_space = 8 * rank * (n + n_sides * (1 + block.n_halves) * rank)
-            of_pair = 8 * rank * rank * (n_sums + 2)
-        else:
-            of_space = n_sides * 8 * rank * n * (1 + block.n_halves // 2)
-            of_pair = 8 * rank * rank
-        return held(of_space) + of_pair
+        kind = trace_kind(measure.trace, n, rank)
+        # Factors of all sets, while the matrices of one space are made of them.
+        of_pair = {"directions": 8 * rank**2 * (n_sums + 2), "factors": 8 * rank**2, "matrices": 16 * rank * n}[kind]
+        return held(n_sides * trace_bytes(kind, n, rank, block.n_halves)) + of_pair
     if measure.cross is None and measure.alignment is None:
         return 0
     is_matched = measure.alignment is not None and measure.alignment.by_permutations is not None
@@ -337,7 +336,9 @@ def _crossed_bytes(measure: Measure, block: _Block, kept: int) -> int:
         permuted = 8 * FEW_DRAWS * rank * rank + 2 * (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.
     of_space = rank * (12 * n + 8 * 2 * (1 + block.n_halves) * rank)
-    return held(of_space) + 8 * rank * rank * (n_sums + 2) + permuted
+    # Corners of random rotations that stay for other pairs, and what is made of them.
+    rotations = 2 * min(MOST_ROTATIONS, most_rotations(n, rank, rank) * 8 * (rank + 16) ** 2)
+    return held(of_space) + 8 * rank * rank * (n_sums + 2) + permuted + rotations
 
 
 def _together_bytes(block: _Block) -> int:

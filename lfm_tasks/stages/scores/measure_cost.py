@@ -10,7 +10,7 @@ from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.measures.traces import TraceForm, are_stretched
+from lfm_tasks.measures.traces import TraceForm, trace_kind
 from lfm_tasks.runtime.rates import thread_seconds
 from lfm_tasks.stages.scores.block import tile_side
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
@@ -173,7 +173,8 @@ def _trace_work(
     # In double precision, by blocks of points. A worker keeps these sums.
     n_summed = n_spaces * (SHARE_OF_NEW if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
     of_chance = 12.0 * n_ways * n_summed * min(n * n * rank / 2, n * rank**3 / 3)
-    if are_stretched(form, n, rank):
+    kind = trace_kind(form, n, rank)
+    if kind == "directions":
         return {
             "calls": 2000.0 * n_spaces + 500 * n_ways * n_pairs,
             # Singular vectors of spaces, directions of their halves.
@@ -181,9 +182,18 @@ def _trace_work(
             "products": of_chance + n_ways * n_pairs * (3.5 * n * rank**2 + 4.0 * (1 + n_halves) * rank**3),
         }
     of_sets = 1 + n_halves / 2
+    of_spaces = n_spaces * _as_of_160(rank, n_ways * n * d * rank * of_sets)
+    if kind == "matrices":
+        n_entries = n_ways * n * n / 2 * (1 + n_halves / 4)
+        return {
+            "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
+            "decompositions": of_spaces,
+            "products": of_chance + 2.0 * n_spaces * n_entries * rank,
+            "entries": 2.0 * n_pairs * n_entries,
+        }
     return {
         "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
-        "decompositions": n_spaces * _as_of_160(rank, n_ways * n * d * rank * of_sets),
+        "decompositions": of_spaces,
         "products": of_chance + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
     }
 

@@ -13,9 +13,10 @@ from lfm_tasks.measures.point_sets import PointSets, point_sets
 from lfm_tasks.measures.traces import (
     FactorSums,
     TraceForm,
+    TraceKind,
     TraceSpace,
-    are_stretched,
     factor_sums,
+    trace_kind,
     trace_space,
     traces,
 )
@@ -46,11 +47,13 @@ def score_traces(
     ranks = [max(min(spaces.rows[key].shape) for key in pair) for pair in pairs]
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
     refused = dict[str, DataError]()
-    for is_stretched in (True, False):
-        indices = [i for i, rank in enumerate(ranks) if are_stretched(form, len(sets.order), rank) == is_stretched]
-        make = partial(_prepare, measure, form, spaces, sets, resampling.exchange, is_stretched)
+    kinds = [trace_kind(form, len(sets.order), rank) for rank in ranks]
+    for kind in sorted(set(kinds)):
+        indices = [index for index, of_pair in enumerate(kinds) if of_pair == kind]
+        make = partial(_prepare, measure, form, spaces, sets, resampling.exchange, kind)
         prepared = HeldSpaces(make, refused)
-        of_one = _bytes_of_one(measure, sets, max((ranks[i] for i in indices), default=1), is_stretched)
+        of_one = trace_bytes(kind, len(sets.order), max(ranks[index] for index in indices), sets.n_sets - 1)
+        of_one *= 1 if measure.is_symmetric else 2
         for places in prepared.pairs_by_tile([ordered[i] for i in indices], of_one):
             for index in (indices[place] for place in places):
                 least = spaces.least_points(measure, [ordered[index]])
@@ -77,18 +80,18 @@ def _prepare(
     spaces: SpacesOnPoints,
     sets: PointSets,
     exchange: Exchange,
-    is_stretched: bool,
+    kind: TraceKind,
     key: str,
 ) -> _Prepared:
     is_scaled = "scaling" in measure.invariances
     rows = of_order_one(spaces.rows[key]) if is_scaled else spaces.rows[key]
     # The factor of a plug-in may be an object that cannot be part of an address.
     can_be_kept = spaces.address is not None and isinstance(form.source, Hashable) and isinstance(form.target, Hashable)
-    way = form.stretches if is_stretched else None
-    address = (*(spaces.address or ()), "trace", way, is_scaled, key)
+    way = form.stretches if kind == "directions" else None
+    address = (*(spaces.address or ()), "trace", kind, way, is_scaled, key)
     space = kept_space(
         (*address, form.source, form.target) if can_be_kept else None,
-        lambda: trace_space(rows, form, sets, is_stretched=is_stretched),
+        lambda: trace_space(rows, form, sets, kind),
     )
 
     def sums(side: int) -> FactorSums:
@@ -99,13 +102,14 @@ def _prepare(
     return _Prepared(space, (of_source, of_source if form.source is form.target else sums(1)))
 
 
-def _bytes_of_one(measure: Measure, sets: PointSets, rank: int, is_stretched: bool) -> int:
-    """Return the bytes of a prepared space of so many directions."""
-    n_points, n_sides = len(sets.order), 1 if measure.is_symmetric else 2
-    if is_stretched:
-        return 8 * rank * (n_points + n_sides * sets.n_sets * rank)
-    # Factors of all points, and of the halves of each split.
-    return 8 * rank * n_points * n_sides * (1 + (sets.n_sets - 1) // 2)
+def trace_bytes(kind: TraceKind, n_points: int, rank: int, n_halves: int) -> int:
+    """Return the bytes of a prepared space of so many directions, as source or as target."""
+    if kind == "matrices":
+        # Half of each matrix: of all points, and of the halves of each split.
+        return 8 * n_points * (rank + n_points // 2 * (1 + n_halves // 4))
+    if kind == "directions":
+        return 8 * rank * (n_points + (1 + n_halves) * rank)
+    return 8 * rank * n_points * (1 + n_halves // 2)
 
 
 def _both_ways(

@@ -5,13 +5,16 @@ import pytest
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures import traces as of_traces
+from lfm_tasks.measures.point_sets import point_sets
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.measures.traces import FactoredSpace, MatrixSpace, StretchedSpace, TraceKind, trace_kind, trace_space
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, halves_of, of_groups, within_strata
 
 OF_TRACES = sorted(name for name, measure in MEASURES.items() if measure.trace is not None)
+TYPES = {"directions": StretchedSpace, "factors": FactoredSpace, "matrices": MatrixSpace}
 STRETCHED = ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2"]
 SCORE, MEAN, Q95, _, P = (STATISTICS.index(name) for name in STATISTICS[:5])
 HALVES = slice(7, None)
@@ -27,18 +30,44 @@ def related(n_points: int = 90, *, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+# How spaces are held, and from how few points a feature on.
+WAYS = {"directions": (0, 0), "factors": (10**6, 0), "matrices": (0, 10**6)}
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]) -> None:
+    monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", limits[0])
+    monkeypatch.setattr(of_traces, "_POINTS_OF_MATRICES", limits[1])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways__are_those_of_few_and_many_points(way: TraceKind) -> None:
+    form = MEASURES["gulp_lambda_1"].trace
+    assert form is not None
+    n_points = {"directions": 500, "factors": 400, "matrices": 300}[way]
+    space = trace_space(np.random.default_rng(0).standard_normal((n_points, 100)), form, point_sets(n_points), way)
+    assert (trace_kind(form, n_points, 100), type(space)) == (way, TYPES[way])
+
+
+def test_packed_matrix__has_the_inner_products_of_the_whole_one() -> None:
+    for n_points in (1, 255, 256, 257, 700):
+        first, second = np.random.default_rng(n_points).standard_normal((2, n_points, 7))
+        expected = float(np.square(second.T @ first).sum())
+        packed = [of_traces._packed(factor) for factor in (first, second)]
+        assert len(packed[0]) <= n_points * (n_points / 2 + 128)
+        assert float(np.vdot(*packed)) == pytest.approx(expected, rel=1e-12)
+
+
 def test_measures_of_traces__are_regression_and_gulp() -> None:
     powers = ["multiscale_cka_t_2", "multiscale_cka_t_4"]
     assert ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2", *powers] == OF_TRACES
 
 
-# By one product of singular vectors, or by one of factors for each set of points.
-@pytest.mark.parametrize("points_per_feature", [0, 10**6], ids=["singular vectors", "factors"])
+@pytest.mark.parametrize("limits", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("name", OF_TRACES)
 def test_scores__are_those_of_spaces_one_by_one_both_ways(
-    name: str, points_per_feature: int, monkeypatch: pytest.MonkeyPatch
+    name: str, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
+    set_limits(monkeypatch, limits)
     rows, measure = related(), MEASURES[name]
     # A direction that nothing but division by its variance can find, and one that is not there.
     rows["a"] = np.hstack([rows["a"], 1e-3 * rows["b"][:, :1], rows["a"][:, :1] + rows["a"][:, 1:2]])
@@ -59,20 +88,20 @@ def test_scores__are_those_of_spaces_one_by_one_both_ways(
 def test_both_ways_to_traces__have_the_same_chance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = related()
 
-    def scored(points_per_feature: int, exchange: Exchange) -> np.ndarray:
-        monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
+    def scored(way: str, exchange: Exchange) -> np.ndarray:
+        set_limits(monkeypatch, WAYS[way])
         how = Resampling(exchange, halves_of(map(str, range(90)), seed=1))
         return score_rows(name, Activations(rows, {}), [("c", "a"), ("a", "b")], how, NullConfig()).values
 
     for exchange in (Exchange(90), of_groups(np.random.default_rng(5).permutation(90) // 3)):
-        np.testing.assert_allclose(scored(0, exchange), scored(10**6, exchange), rtol=1e-6)
+        for way in ("factors", "matrices"):
+            np.testing.assert_allclose(scored(way, exchange), scored("directions", exchange), rtol=1e-6)
 
 
-# By one product of singular vectors, or by one of factors for each set of points.
-@pytest.mark.parametrize("points_per_feature", [0, 10**6], ids=["singular vectors", "factors"])
+@pytest.mark.parametrize("limits", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("name", OF_TRACES)
-def test_half_of_equal_rows__has_no_value(name: str, points_per_feature: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
+def test_half_of_equal_rows__has_no_value(name: str, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits(monkeypatch, limits)
     rows, halves = related(), halves_of(map(str, range(90)), seed=1)
     rows["a"][halves[0]] = rows["a"][0]
     values = score_rows(
