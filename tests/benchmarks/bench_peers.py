@@ -1,7 +1,8 @@
 """Beside installable peers, on the same pairs: CPU milliseconds a pair, and the largest difference of the values.
 
-Peers: rsatoolbox (representational similarity), dcor (distance correlation). They give a score; ours comes with chance
-and an interval from halves of the points. ``pip install rsatoolbox dcor``, then
+Peers: rsatoolbox (representational similarity), dcor (distance correlation), ckatorch (CKA, with PyTorch), SciPy
+(Procrustes). They give a score; ours comes with chance and an interval from halves of the points.
+``pip install rsatoolbox dcor ckatorch``, then
 ``python tests/benchmarks/bench_peers.py [--spaces 12] [--points 2000] [--features 64]``. One thread; both sides in one
 process, in turns; what is prepared of one space counts.
 """
@@ -50,6 +51,25 @@ def of_dcor(spaces: Spaces, pairs: Pairs) -> np.ndarray:
     return np.array([dcor.distance_correlation(spaces[first], spaces[second]) for first, second in pairs])
 
 
+def of_ckatorch(spaces: Spaces, pairs: Pairs, kernel: str, *, unbiased: bool) -> np.ndarray:
+    import torch
+    from ckatorch.core import cka_base
+
+    torch.set_num_threads(1)
+    tensors = {name: torch.from_numpy(rows) for name, rows in spaces.items()}
+    return np.array(
+        [float(cka_base(tensors[first], tensors[second], kernel, unbiased=unbiased)) for first, second in pairs]
+    )
+
+
+def of_scipy(spaces: Spaces, pairs: Pairs) -> np.ndarray:
+    from scipy.spatial import procrustes
+
+    # Its disparity is 1 − s² of the sum s of singular values; ours the distance of spaces that are not scaled: 2 − 2 s.
+    sums = np.sqrt([1 - procrustes(spaces[first], spaces[second])[2] for first, second in pairs])
+    return np.sqrt(2 - 2 * sums)
+
+
 PEERS: dict[str, tuple[str, Callable[[Spaces, Pairs], np.ndarray]]] = {
     "rsa_pearson_rdm_pearson": ("rsatoolbox, corr", partial(of_rsatoolbox, method="corr")),
     "rsa_pearson_rdm_spearman": (
@@ -57,6 +77,10 @@ PEERS: dict[str, tuple[str, Callable[[Spaces, Pairs], np.ndarray]]] = {
         partial(of_rsatoolbox, method="spearman"),
     ),
     "distance_correlation": ("dcor", of_dcor),
+    "cka_linear": ("ckatorch", partial(of_ckatorch, kernel="linear", unbiased=False)),
+    "cka_linear_debiased_song": ("ckatorch", partial(of_ckatorch, kernel="linear", unbiased=True)),
+    "cka_rbf_median_all_squared_distances": ("ckatorch", partial(of_ckatorch, kernel="rbf", unbiased=False)),
+    "procrustes_centered_unit_norm": ("SciPy", of_scipy),
 }
 
 
