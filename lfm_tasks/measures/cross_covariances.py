@@ -520,11 +520,14 @@ def random_corners(
 
     Those of more than 96 directions are cut from corners of the next larger size, which are corners, too.
     """
-    sizes = (
-        min(-(-size // _SIZE_OF_WIDE) * _SIZE_OF_WIDE, n_points - 1) if NARROW < size < n_points else size
-        for size in (n_source, n_target)
-    )
-    return _random_corners(n_points, *sizes, numbers)[:, :n_target, :n_source]
+    of_source, of_target = _common_size(n_source, n_points), _common_size(n_target, n_points)
+    return _random_corners(n_points, of_source, of_target, numbers)[:, :n_target, :n_source]
+
+
+def _common_size(n_directions: int, n_points: int) -> int:
+    if not NARROW < n_directions < n_points:
+        return n_directions
+    return min(-(-n_directions // _SIZE_OF_WIDE) * _SIZE_OF_WIDE, n_points - 1)
 
 
 @cached(LRUCache(MOST_ROTATIONS, getsizeof=lambda corners: corners.nbytes))

@@ -179,7 +179,7 @@ def _pass_over_tiles(
                 # A tile off the diagonal stands for two.
                 weight = 1 if other == cell else 2
                 if len(unknown):
-                    energies[np.ix_(places, unknown)] += weight * self_products(tiles, unknown)
+                    energies[np.ix_(np.array(places), unknown)] += weight * self_products(tiles, unknown)
                 of_sources, of_targets = _rows_of_sides(tiles, sides)
                 for sources, targets in blocks:
                     products = pair_products(of_sources[sources], of_targets[targets])

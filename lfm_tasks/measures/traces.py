@@ -185,11 +185,12 @@ def trace_space(rows: Rows, form: TraceForm, sets: PointSets, kind: TraceKind) -
     is_symmetric = form.source is form.target
     if kind != "matrices":
         return FactoredSpace((source_factors, source_factors if is_symmetric else set_factors(rows, form.target, sets)))
-    of_source = tuple(map(_packed, source_factors))
+    source_matrices = tuple(map(_packed, source_factors))
     if is_symmetric:
-        return MatrixSpace((source_factors[0], source_factors[0]), (of_source, of_source))
+        return MatrixSpace((source_factors[0], source_factors[0]), (source_matrices, source_matrices))
     target_factors = set_factors(rows, form.target, sets)
-    return MatrixSpace((source_factors[0], target_factors[0]), (of_source, tuple(map(_packed, target_factors))))
+    target_matrices = tuple(map(_packed, target_factors))
+    return MatrixSpace((source_factors[0], target_factors[0]), (source_matrices, target_matrices))
 
 
 # Rows of F Fᵀ that are computed together.

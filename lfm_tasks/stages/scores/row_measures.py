@@ -435,8 +435,8 @@ def score_activations(
                 undefined = np.flatnonzero(~np.isfinite(found.values[:, :, 0]).all(axis=1)).tolist()
                 # In place of a reservation about the value, if there is one.
                 scores.codes.update({(usable[index], columns[name]): "undefined" for index in undefined})
-                for index, error in found.refused.items():
-                    scores.refuse(usable[index], columns[name], error)
+                for index, refusal in found.refused.items():
+                    scores.refuse(usable[index], columns[name], refusal)
 
 
 def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:

@@ -410,7 +410,7 @@ class UnscoredPairs:
 
     @property
     def sentence(self) -> str:
-        """What is missing, of how many pairs and which first, and why."""
+        """A sentence for people: the missing score, of how many pairs and which first, and why."""
         have = f"{number_of(self.count, 'directed pair')} {'has' if self.count == 1 else 'have'} no"
         faulty = f"{', '.join(self.at_fault)}: " if self.at_fault else ""
         return f"{have} {self.measure or 'score'}, {self.source} and {self.target} first: {faulty}{self.message}"
@@ -445,7 +445,7 @@ _Missing = dict[str, tuple[str, Mapping[str, str]]]
 
 
 def _missing(block: StoredBlock, row: int, measures: Collection[str]) -> _Missing:
-    """Return what one pair of a block lacks of these measures."""
+    """Return the missing scores of one pair of a block by these measures."""
     if row in block.refusals:
         return {"": (block.refusals[row].reason, {"": block.refusals[row].message})}
     of_maps = MAP_SCORES.keys() if row in block.unmapped else set[str]()
@@ -474,7 +474,7 @@ class _Unscored:
         self._messages: dict[tuple[str, str, str], dict[str, str]] = {}
 
     def add(self, dataset: str, index: int, keys: tuple[str, str], missing: _Missing) -> None:
-        """Note what all pairs of spaces with these bases lack that have this request."""
+        """Note the missing scores of all pairs of spaces that have these bases and this request."""
         sides = [self._of_key.get((dataset, key), []) for key in keys]
         chosen = product(*sides) if keys[0] != keys[1] else combinations(sides[0], 2)
         pairs = [(min(pair), max(pair)) for pair in chosen if self._pairs.request_index(*pair) == index]
@@ -489,7 +489,7 @@ class _Unscored:
 
     @property
     def found(self) -> tuple[UnscoredPairs, ...]:
-        """What is missing, in order."""
+        """All pairs that lack scores, in order."""
         found = []
         for place in sorted(self._counts):
             dataset, reason, measure = place
@@ -500,6 +500,7 @@ class _Unscored:
             }
             at_fault = tuple(sorted(named)[:_MOST_NAMED])
             message = named[at_fault[0]] if at_fault else next(iter(self._messages[place].values()), REASONS[reason])
-            first = (space.name for space in self._first[place])
-            found.append(UnscoredPairs(dataset, reason, measure, self._counts[place], *first, message, at_fault))
+            source, target = (space.name for space in self._first[place])
+            count = self._counts[place]
+            found.append(UnscoredPairs(dataset, reason, measure, count, source, target, message, at_fault))
         return tuple(found)
