@@ -98,6 +98,7 @@ MEASURES = {
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         permute=_permuted,
         smallest_n=N_NEIGHBORS + 2,
+        neighbors=(N_NEIGHBORS, "euclidean"),
         source="Islam, Liu, Sarkar (2025), 'Manifold approximation leads to robust kernel alignment', arXiv:2510.22953",
     ),
 }

@@ -63,6 +63,9 @@ class Measure:
         Returns the values from source to target and back, where that is cheaper than each alone.
     of_cosine_neighbors
         Prepares a space from a graph that exists: the nearest points by cosine of each, nearest first.
+    neighbors
+        How many nearest points of each it takes, and whether by direction or by distance. Where these are tied with the
+        next, the value depends on rounding.
     matrix
         The measure as the cosine of two centered n × n matrices: then all pairs are computed together, with chance in
         closed form, and `prepare` and `compare` say what it is.
@@ -95,6 +98,7 @@ class Measure:
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
     compare_both_ways: Callable[[Any, Any], tuple[float, float]] | None = None
     of_cosine_neighbors: Callable[[Int[np.ndarray, "points neighbors"]], Any] | None = None
+    neighbors: tuple[int, Literal["angular", "euclidean"]] | None = None
     matrix: MatrixForm | None = None
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
     cross: CrossForm | None = None

@@ -177,6 +177,7 @@ MEASURES = {
         of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
+        neighbors=(N_NEIGHBORS, "angular"),
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
     ),
     "jaccard_knn_10_cosine": Measure(
@@ -189,6 +190,7 @@ MEASURES = {
         of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
+        neighbors=(N_NEIGHBORS, "angular"),
         source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
     ),
     "cknna_10_l2": Measure(
@@ -202,6 +204,7 @@ MEASURES = {
         compare_both_ways=_cknna_both_ways,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
+        neighbors=(N_NEIGHBORS, "angular"),
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
     ),
     "rank_similarity_10": Measure(
@@ -213,6 +216,7 @@ MEASURES = {
         of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
+        neighbors=(N_NEIGHBORS, "angular"),
         source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",
     ),
 }

@@ -10,15 +10,13 @@ from lfm_tasks.errors import REASONS
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis
-from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.block import MOST_TIED, STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
 from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
 from lfm_tasks.statistics.map_chance import are_localized
 from lfm_tasks.workers.pool import JobFailure
 
 STATUS = ("ok", "not_computed", *REASONS)
-# Share of points with tied neighbors above which the scores of maps have the status ``tied``.
-MOST_TIED = 0.05
 _NONE = -1
 
 

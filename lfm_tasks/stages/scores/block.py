@@ -38,6 +38,8 @@ from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 # ones, since a block of several parts reads and prepares its spaces for each of them.
 PART_SIDE, _PART_SIDE_OF_LARGE = 64, 32
 _PART_BYTES, _PART_BYTES_OF_LARGE = 512 << 20, 2 << 30
+# Share of points with tied neighbors above which scores that depend on these have the status ``tied``.
+MOST_TIED = 0.05
 # Difference from chance, relative to a score, that is rounding of products in single precision.
 _NO_CHANCE = 1e-7
 _SCORE_AND_CHANCE = ("score", "null_mean", "null_q95")

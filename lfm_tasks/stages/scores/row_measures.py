@@ -14,10 +14,12 @@ from lfm_tasks.measures.diffusion import LEADING, MOST_WHOLE
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.spectral.neighbors.search import tied_share
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
 from lfm_tasks.stages.scores.alignment_measures import score_alignments
 from lfm_tasks.stages.scores.block import (
+    MOST_TIED,
     OF_CHANCE,
     OF_HALVES,
     P_VALUE,
@@ -146,15 +148,16 @@ def prepare_rows(measure: Measure, rows: np.ndarray) -> Any:
 class RowChecks:
     """Reservations about values of measures of two spaces; each space is looked at once."""
 
-    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        self._rows = rows
+    def __init__(self, spaces: Activations) -> None:
+        self._spaces, self._rows = spaces, spaces.rows
         self._deficient: dict[str, bool] = {}
         self._has_zero_rows: dict[str, bool] = {}
 
     def code(self, name: str, source: str, target: str) -> str:
-        """Return ``ok``, ``degenerate`` for a value that any two spaces have, or ``rank_deficient``.
+        """Return ``ok``, ``degenerate`` for a value that any two spaces have, ``rank_deficient``, or ``tied``.
 
-        The last: the value depends on where directions count as none.
+        The value depends on where directions count as none, or on which of many points that are equally far are
+        neighbors.
 
         Raises
         ------
@@ -167,7 +170,21 @@ class RowChecks:
                     self._has_zero_rows[key] = not self._rows[key].any(axis=1).all()
         with_zero_rows = [key for key in (source, target) if self._has_zero_rows.get(key, False)]
         code = _check_facts(name, self._rows[source].shape, self._rows[target].shape, with_zero_rows)
-        return "rank_deficient" if code == "ok" and self._are_deficient(name, source, target) else code
+        if code == "ok" and self._are_deficient(name, source, target):
+            return "rank_deficient"
+        return "tied" if code == "ok" and max(self._tied(name, source), self._tied(name, target)) > MOST_TIED else code
+
+    def _tied(self, name: str, key: str) -> float:
+        """Return the share of points of a space whose last neighbor is tied with the next point; kept for blocks."""
+        neighbors = MEASURES[name].neighbors
+        if neighbors is None:
+            return 0.0
+        address = None if self._spaces.address is None else (*self._spaces.address, "tied", key, *neighbors)
+        n_neighbors, metric = neighbors
+        share: tuple[float] = kept_for_later(
+            address, lambda: (tied_share(self._rows[key], n_neighbors, metric=metric),)
+        )
+        return share[0]
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
         if "invertible" not in MEASURES[name].invariances:
@@ -413,7 +430,7 @@ def score_activations(
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
     activations = read_spaces(job, {key for pair in job.pairs for key in pair})
     for indices, common, ids_key, spaces in _on_common_ids(job, ids, activations, scores.refusals.keys() | apart):
-        checks = RowChecks(spaces.rows)
+        checks = RowChecks(spaces)
         resampling = resamplings.of(common, ids_key)
         for name in names:
             usable = []

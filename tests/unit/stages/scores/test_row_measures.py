@@ -15,7 +15,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores import row_measures
 from lfm_tasks.stages.scores.block import STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
-from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
+from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, RowChecks, check_rows, score_rows
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
 
@@ -80,6 +80,24 @@ def test_pair_at_fault__is_found_without_each_pair_alone(monkeypatch: pytest.Mon
     others = np.arange(len(pairs)) != 41
     np.testing.assert_array_equal(found.values[others], expected.values[others])
     assert len(asked) <= 2 * np.log2(len(pairs)) + 2
+
+
+def test_tied_neighbors__are_a_reservation_of_the_measures_that_take_neighbors() -> None:
+    generator = np.random.default_rng(0)
+    counts = generator.integers(1, 4, (200, 5)).astype(np.float32)
+    rows = {"counts": counts, "smooth": generator.standard_normal((200, 5)).astype(np.float32), "other": 3 * counts}
+    checks = RowChecks(Activations(rows, {}))
+    tied = {name for name in MEASURES if checks.code(name, "counts", "smooth") == "tied"}
+    assert tied == {
+        "mutual_knn_10_cosine", "jaccard_knn_10_cosine", "cknna_10_l2", "rank_similarity_10", "mka_15",
+    }  # fmt: skip
+    # This is why: the same space in other units has other neighbors.
+    (found,) = score_rows(
+        "mutual_knn_10_cosine", Activations(rows, {}), [("counts", "other")], Resampling(Exchange(200), None),
+        NullConfig(n_permutations=0),
+    ).values  # fmt: skip
+    assert found[0, 0] < 1
+    assert {checks.code(name, "smooth", "smooth") for name in MEASURES} == {"ok"}
 
 
 OF_MATRICES = sorted(name for name, measure in MEASURES.items() if measure.matrix is not None)
