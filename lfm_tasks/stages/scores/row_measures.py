@@ -181,10 +181,8 @@ class RowChecks:
             return 0.0
         address = None if self._spaces.address is None else (*self._spaces.address, "tied", key, *neighbors)
         n_neighbors, metric = neighbors
-        share: tuple[float] = kept_for_later(
-            address, lambda: (tied_share(self._rows[key], n_neighbors, metric=metric),)
-        )
-        return share[0]
+        rows = self._rows[key]
+        return kept_for_later(address, lambda: tied_share(rows, n_neighbors, metric=metric))
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
         if "invertible" not in MEASURES[name].invariances:

@@ -349,6 +349,18 @@ def test_energies_of_an_earlier_call__leave_every_bit_as_it_is(name: str) -> Non
     assert (np.abs(taken[0]) < np.abs(matrix_cosines(matrices, sides, sets, replace(form, centering="pairs"))[0])).all()
 
 
+@pytest.mark.parametrize("name", TOGETHER)
+def test_spaces_that_were_in_an_earlier_block__have_the_same_bits(name: str) -> None:
+    rows, how = related(90, widths=(9, 14, 6, 5)), halved(90)
+    keys = sorted(rows)
+    kept = SpacesOnPoints(rows, {}, ("a store of this test", name))
+    fresh = SpacesOnPoints(rows, {})
+    for places in ([(0, 1)], [(0, 2), (1, 2)], [(1, 0)], [(3, 0)]):
+        pairs = [(keys[first], keys[second]) for first, second in places]
+        found, expected = (score_family(name, MEASURES[name], spaces, pairs, how).values for spaces in (kept, fresh))
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_small_angle__is_right_to_a_millionth() -> None:
     rows = {key: one.astype(np.float64) for key, one in related(100).items()}
     generator = np.random.default_rng(0)
