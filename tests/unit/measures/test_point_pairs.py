@@ -351,7 +351,7 @@ def test_energies_of_an_earlier_call__leave_every_bit_as_it_is(name: str) -> Non
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_spaces_that_were_in_an_earlier_block__have_the_same_bits(name: str) -> None:
-    rows, how = related(90, widths=(9, 14, 6, 5)), halved(90)
+    rows, how = related(90) | {"space3": related(90, seed=1)["space1"]}, halved(90)
     keys = sorted(rows)
     kept = SpacesOnPoints(rows, {}, ("a store of this test", name))
     fresh = SpacesOnPoints(rows, {})
