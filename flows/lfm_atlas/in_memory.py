@@ -435,7 +435,12 @@ def _comparison_of(models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, 
             _raise_failures(run)
             scored = score_pairs(run, zoo, spaces)
             scores = assemble(run, spaces, scored, zoo.parts, {_DATASET: "rows"})
-            refused = {failure.reason: failure.message for failure in unscored_pairs(spaces, scored)}
+            missing = unscored_pairs(spaces, scored)
+        refused = {
+            (name, failure.reason): failure.message
+            for failure in missing
+            for name in (failure.measures if failure.measures else atlas.measures)
+        }
         pair = scores.sel(dataset=_DATASET, source=f"x/{_LAYER}", target=f"y/{_LAYER}")
         found = tuple(_score(pair.sel(measure=name), refused) for name in atlas.measures)
         sizes = arrays["x"][_LAYER].shape[1], arrays["y"][_LAYER].shape[1]
@@ -444,9 +449,9 @@ def _comparison_of(models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, 
         temporary.remove()
 
 
-def _score(cell: "xr.Dataset", refused: Mapping[str, str]) -> Score:
+def _score(cell: "xr.Dataset", refused: Mapping[tuple[str, str], str]) -> Score:
     status = cell["status"].attrs["flag_meanings"].split()[int(cell["status"])]
-    reason = "" if status == "ok" else refused.get(status) or REASONS.get(status, "")
+    reason = "" if status == "ok" else refused.get((str(cell["measure"].values), status)) or REASONS.get(status, "")
     value = {name: float(cell[name]) for name in ("score", "null_mean", "p_value", "ci_low", "ci_high", "calibrated")}
     interval = (value["ci_low"], value["ci_high"])
     chance = value["null_mean"], value["p_value"]

@@ -87,12 +87,15 @@ def _lange(rows: Rows) -> GramMatrix:
 
 
 def _radial(bandwidth: Callable[[Float[np.ndarray, "points points"]], float]) -> Callable[[Rows], np.ndarray]:
-    """Return a function to exp(−d²/(2σ²)), σ² computed from all squared distances, the zero diagonal among them."""
+    """Return a function to exp(−d²/(2σ²)) − 1, σ² computed from all squared distances, the zero diagonal among them.
+
+    Centering takes off the 1, in which all digits of a kernel far wider than the space would be.
+    """
 
     def kernel(rows: Rows) -> np.ndarray:
         squared = squared_distances(rows)
         variance = bandwidth(squared)
-        return np.exp(-squared / (2 * variance)) if variance > 0 else np.ones_like(squared)
+        return np.expm1(-squared / (2 * variance)) if variance > 0 else np.zeros_like(squared)
 
     return kernel
 

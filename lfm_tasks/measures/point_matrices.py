@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, number_of
 from lfm_tasks.measures.order_statistics import RankTable, medians_of_sets, rank_table
 from lfm_tasks.measures.point_sets import NO_SPREAD, KeptTiles, PointSets, SpaceRows, Tile, TileFunction
 
@@ -22,6 +22,9 @@ _SAMPLE_RUNS, _SAMPLE_RUN = 8, 32
 
 # Change of log σ² up to which a derivative has no effects that cost its sum with the matrix digits in float32.
 _SMALL_SHIFT = 0.1
+
+# ‖K‖²/n² below which a kernel of order 1 is rounding.
+_LEAST_ENERGY = 1e-26
 
 Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
@@ -116,7 +119,7 @@ class MatrixForm:
     has_bandwidth: bool = False
     has_table: bool = False
     precision: type[np.floating[Any]] = np.float32
-    least_energy: float = 1e-26
+    least_energy: float = _LEAST_ENERGY
 
 
 def linear_matrix(centering: Centering) -> MatrixForm:
@@ -189,7 +192,8 @@ def radial_matrix(
 
         return TiledMatrix(tile, with_derivative if has_shifts else None, constants=constants)
 
-    return MatrixForm(of_rows, centering, has_bandwidth=not fixed)
+    # Numbers less 1 have digits down to those whose squares leave the range of float32.
+    return MatrixForm(of_rows, centering, has_bandwidth=not fixed, least_energy=1e-32 if fixed else _LEAST_ENERGY)
 
 
 def distance_matrix() -> MatrixForm:
@@ -266,8 +270,9 @@ def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
     rounding = np.finfo(np.float64).eps * np.linalg.norm(space.rows, axis=1, keepdims=True)
     n_constant = int((lengths <= 4 * rounding + NO_SPREAD).sum())
     if n_constant:
-        found = f"got {n_constant} rows whose features are all the same, expected rows that correlate with others"
-        raise DataError("constant_rows", f"{found}. Drop the measure, or record a layer of several features.")
+        found = f"got {number_of(n_constant, 'row')} whose features are all the same"
+        what = "Drop the measure, or record a layer of several features."
+        raise DataError("constant_rows", f"{found}, expected rows that correlate with others. {what}")
     return np.asarray(wide / lengths)
 
 

@@ -105,7 +105,11 @@ def summary_tables(atlas: Atlas) -> list[Table]:
     tables = [Table("counts", str(atlas.summary["title"]), counts), Table("models", "models", models)]
     for name, title in (("failures", "spaces that failed"), ("pairs_without_score", "pairs without a score")):
         if atlas.summary[name]:
-            tables.append(Table(name, title, list(atlas.summary[name])))
+            rows = [
+                {key: ", ".join(value) if isinstance(value, list) else value for key, value in row.items()}
+                for row in atlas.summary[name]
+            ]
+            tables.append(Table(name, title, rows))
     return tables
 
 

@@ -141,7 +141,7 @@ def _checks(atlas: Atlas, relations: Sequence[Relation]) -> list[tuple[str, bool
     failed = f"{counts['failures']} failed" + (f" ({escape_markdown(', '.join(reasons))})" if reasons else "")
     related = [one for one in relations if one.level.is_at_least(Level.RELATED)]
     n_declared = sum(one.declared for one in related)
-    n_without_score = counts["directed_pairs_without_score"]
+    n_without_score, n_values = counts["directed_pairs_without_score"], counts.get("values_without_score", 0)
     return [
         (
             "relations",
@@ -153,7 +153,12 @@ def _checks(atlas: Atlas, relations: Sequence[Relation]) -> list[tuple[str, bool
             bool(failures),
             f"{counts['spaces']} of {number_of(counts['models'], 'model')}; {failed}",
         ),
-        ("pairs", bool(n_without_score), f"{counts['directed_pairs']} directed, {n_without_score} without a score"),
+        (
+            "pairs",
+            bool(n_without_score or n_values),
+            f"{counts['directed_pairs']} directed, {n_without_score} without a score, "
+            f"{number_of(n_values, 'value')} of single measures missing",
+        ),
         ("graphs", bool(n_in_pieces), f"{n_in_pieces} were in pieces before they were joined"),
         ("neighbors", bool(n_low_recall), f"{number_of(n_low_recall, 'space')} with a recall below {GOOD_RECALL}"),
     ]

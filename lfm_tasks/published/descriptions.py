@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lfm_tasks.errors import number_of
+from lfm_tasks.errors import RESERVATIONS, number_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -80,11 +80,18 @@ def counted(
     is_pair = ~np.eye(scores.sizes["source"], dtype=bool) & (scores["n_points"].values > 0)[:, :, None]
     is_pair &= (scores["n_points"].values > 0)[:, None, :]
     without = is_pair & ~np.isfinite(scores["score"].values).any(axis=scores["score"].get_axis_num("measure"))
+    # What was asked for and has no number.
+    meanings = scores["status"].attrs["flag_meanings"].split()
+    fine = RESERVATIONS | {"ok", "not_computed", "not_asked"}
+    has_reason = np.array([name not in fine for name in meanings])
+    measured = scores["status"].transpose("measure", ...).values
+    is_missing = np.where(measured >= 0, has_reason[measured], False) & is_pair
     counts = {
         "models": len(models),
         "spaces": scores.sizes["source"],
         "directed_pairs": int(is_pair.sum()),
         "failures": len(failures),
         "directed_pairs_without_score": int(without.sum()),
+        "values_without_score": int((is_missing & ~without).sum()),
     }
     return {"counts": counts, "models": list(models), "failures": list(failures)}

@@ -222,11 +222,13 @@ def _certainty(view: ZooView, summary: Mapping[str, Any]) -> Sentence:
     parts: list[str | Link] = []
     counts = summary["counts"]
     n_failed, n_pairs = counts["failures"], counts.get("directed_pairs_without_score", 0)
+    n_values = counts.get("values_without_score", 0)
     doubtful = view.doubtful
-    if n_failed or n_pairs:
+    if n_failed or n_pairs or n_values:
         failed = [_counted(n_failed, "model or layer", "models or layers")] if n_failed else []
         failed += [_counted(n_pairs, "directed pair")] if n_pairs else []
-        verb = "is" if n_failed + n_pairs == 1 else "are"
+        failed += [_counted(n_values, "score of single measures", "scores of single measures")] if n_values else []
+        verb = "is" if n_failed + n_pairs + n_values == 1 else "are"
         parts += [Link(f"{' and '.join(failed)} {verb} missing", "#failed")]
     if doubtful:
         parts += ["; " if parts else "", Link(f"{len(doubtful)} of {len(view.spaces)} spaces need a look", "#doubtful")]
@@ -241,7 +243,8 @@ def _certainty(view: ZooView, summary: Mapping[str, Any]) -> Sentence:
         parts += ["; ", Link(text, "#findings"), ": the lead of the nearest lies within its interval"]
     elif view.findings and not known:
         parts.append("; how sure each nearest model is was not computed")
-    return Sentence("Certainty", "look" if n_failed or n_pairs or doubtful or unclear else "fine", (*parts, "."))
+    is_missing = bool(n_failed or n_pairs or n_values)
+    return Sentence("Certainty", "look" if is_missing or doubtful or unclear else "fine", (*parts, "."))
 
 
 _CHANGES = ("missing", "changed_weights_same_version", "drift")

@@ -23,7 +23,7 @@ import numpy as np
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.automatic import basis_numbers
-from lfm_tasks.spectral.bases.full_map import MAP_SCORES, TILE_SIDE
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES, TILE_SIDE, whitened_rows
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
@@ -99,11 +99,12 @@ def permuted_scores(name: str, spaces: list[np.ndarray], n_points: int, n_permut
 
 
 def restricted(rows: np.ndarray, n_points: int) -> BasisRows:
-    """Return the basis of all rows on the first of them."""
+    """Return the basis of all rows on the first of them, orthonormal there, as it is where spaces share some points."""
     numbers = basis_numbers(len(rows))
     space = spectral_space(rows, n_eigenpairs=numbers.n_eigenpairs, n_neighbors=numbers.n_neighbors, kernel="binary")
-    on_some = space.basis.eigenvectors[:n_points]
-    return BasisRows(space.basis.eigenvalues, on_some, basis_chance(on_some))
+    every = space.basis.eigenvectors
+    on_some = every if len(rows) == n_points else whitened_rows(every[:n_points])
+    return BasisRows(space.basis.eigenvalues, on_some, basis_chance(on_some, basis_chance(every).localization))
 
 
 def basis_rows(basis: BasisRows, order: np.ndarray) -> BasisRows:

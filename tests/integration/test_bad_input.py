@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
+from tests.integration.test_comparisons import changed
 
 Models = dict[str, Any]
 
@@ -124,11 +125,50 @@ def test_rows_that_a_measure_cannot_use__are_counted_with_the_space_at_fault(
     summary = read_json(tmp_path / "atlas" / "summary.json")
     assert (summary["counts"]["directed_pairs_without_score"], summary["counts"]["values_without_score"]) == (0, 10)
     [missing] = summary["pairs_without_score"]
-    assert (missing["measure"], missing["reason"], missing["at_fault"]) == (
-        "rsa_pearson_rdm_pearson", "constant_rows", ["model1/layer0"],
+    assert (missing["measures"], missing["reason"], missing["at_fault"], missing["has_none"]) == (
+        ["rsa_pearson_rdm_pearson"], "constant_rows", ["model1/layer0"], False,
     )  # fmt: skip
-    assert "model1/layer0: got 1 rows whose features are all the same" in (tmp_path / "atlas/report.html").read_text()
+    page = (tmp_path / "atlas/report.html").read_text()
+    assert "model1/layer0: got 1 row whose features are all the same" in page
+    assert "10 scores of single measures are missing" in page
     assert run(tmp_path) == 4
+
+
+def test_measures_that_all_fail__leave_pairs_without_a_score_and_are_named(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = related_spaces(3)
+    for name in ("model1", "model2"):
+        layers, ids = models[name]
+        models[name] = ({"layer0": np.repeat(layers["layer0"][:, :1], 5, axis=1)}, ids)
+    # Of model2 there is a copy that is in no comparison with model1.
+    models["copy"] = models["model2"]
+    both = ["rsa_pearson_rdm_pearson", "rsa_pearson_rdm_spearman"]
+    few = {"few": {"sources": ["model0"], "targets": ["model1"]}}
+    changed(write_zoo(tmp_path, models, measures=both), comparisons=few)
+
+    assert run(tmp_path) == 4
+
+    [missing] = read_json(tmp_path / "atlas" / "summary.json")["pairs_without_score"]
+    assert (missing["measures"], missing["has_none"], missing["count"], missing["at_fault"]) == (
+        both, True, 4, ["model1/layer0"],
+    )  # fmt: skip
+    told = "4 directed pairs have no rsa_pearson_rdm_pearson, rsa_pearson_rdm_spearman, model0/layer0 and model1/layer0"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e155])
+def test_space_at_an_extreme_scale__costs_no_other_pair_its_neighbors(
+    scale: float, tmp_path: Path, related_spaces: Any, write_zoo: Any
+) -> None:
+    models = related_spaces(3)
+    replace(models, lambda rows: scale * rows.astype(np.float64))
+    write_zoo(tmp_path, models, measures=["mka_15", "mutual_knn_10_cosine"])
+    assert run(tmp_path) == 0
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe")
+    others = [name for name in atlas["source"].values if not str(name).startswith("model1")]
+    found = atlas["score"].sel(source=others, target=others).transpose("measure", ...).values
+    assert np.isfinite(found[:, ~np.eye(len(others), dtype=bool)]).all()
 
 
 def test_kernel_that_is_one_number_everywhere__has_a_status(

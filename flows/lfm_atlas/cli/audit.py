@@ -122,6 +122,8 @@ def _print_outcome(outcome: "AuditOutcome", catalog: "Catalog") -> int:
         print_err(sentence)
     for folded in fold_failures(run.failures):
         print_err(folded.line())
+    for pairs in run.unscored:
+        print_err(f"{pairs.sentence} [{pairs.reason}]")
     for check in audit.checks:
         line = f"{check.status:<8} {check.name}: {check.message}"
         if check.status in ("warn", "fail", "error"):

@@ -178,7 +178,7 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
         key=spec.key,
         spaces=len(spec.spaces),
         failures=failures_as_json(spec.failures),
-        pairs_without_score=[asdict(pairs) for pairs in spec.unscored],
+        pairs_without_score=[asdict(pairs) | {"why": pairs.why} for pairs in spec.unscored],
         unpublished=spec.unpublished,
     )
     if spec.unpublished:
@@ -330,12 +330,14 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
             "spaces": len(spec.spaces),
             "directed_pairs": n_directed_pairs(spec.parts, {basis.space for basis in spec.spaces}),
             "failures": len(spec.failures),
-            "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored if not pairs.measure),
-            "values_without_score": sum(pairs.count for pairs in spec.unscored if pairs.measure),
+            "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored if pairs.has_none),
+            "values_without_score": sum(
+                pairs.count * len(pairs.measures) for pairs in spec.unscored if not pairs.has_none
+            ),
         },
         "failures": failures_as_json(spec.failures),
         "comparisons": comparison_facts(spec.parts),
-        "pairs_without_score": [asdict(pairs) for pairs in spec.unscored],
+        "pairs_without_score": [asdict(pairs) | {"why": pairs.why} for pairs in spec.unscored],
         **({"left_out": list(spec.left_out)} if spec.left_out else {}),
         "models": [
             {"name": name, "datasets": list(model.datasets), "meta": dict(model.meta)}

@@ -40,9 +40,9 @@ PART_SIDE, _PART_SIDE_OF_LARGE = 64, 32
 _PART_BYTES, _PART_BYTES_OF_LARGE = 512 << 20, 2 << 30
 # Share of points with tied neighbors above which scores that depend on these have the status ``tied``.
 MOST_TIED = 0.05
-# Difference from chance, relative to a score, that is rounding of products in single precision.
-_NO_CHANCE = 1e-7
-_SCORE_AND_CHANCE = ("score", "null_mean", "null_q95")
+# Spread of chance, relative to a score, that is rounding of products in single precision.
+_NO_CHANCE = 1e-6
+_SCORE_AND_CHANCE = ("score", "null_mean", "null_q95", "p_value")
 # Spaces on a side that are compared together by all pairs of points: sums over pairs take 50 bytes a pair.
 _TILE_SIDE = 512
 
@@ -237,15 +237,15 @@ class BlockScores:
 
     def settle(self) -> None:
         """Give each score that is no number, or the same for all permutations of the points, the code that says so."""
-        scores, mean, quantile = (self.values[..., STATISTICS.index(name)] for name in _SCORE_AND_CHANCE)
+        scores, mean, quantile, p_value = (self.values[..., STATISTICS.index(name)] for name in _SCORE_AND_CHANCE)
         refused = np.zeros((len(self.values), scores.shape[2]), dtype=bool)
         refused[list(self.refusals)] = True
         refused[np.ix_(list(self.unmapped), self.columns)] = True
         undefined = ~np.isfinite(scores).all(axis=1) & ~refused
-        with np.errstate(invalid="ignore"):
-            spread = np.maximum(np.abs(scores - mean), np.abs(quantile - mean))
-            # Where chance is not known the comparison is false.
-            saturated = (spread <= _NO_CHANCE * np.abs(scores)).all(axis=1) & ~refused & ~undefined
+        # Chance is one number, and p is 1. Where it is not known comparisons are false.
+        largest = np.fmax(np.abs(scores), np.abs(mean))
+        is_fixed = (np.abs(quantile - mean) <= _NO_CHANCE * largest) & (p_value >= 1)
+        saturated = is_fixed.all(axis=1) & ~refused & ~undefined
         for is_one, reason in ((undefined, "undefined"), (saturated, "saturated")):
             for pair, column in np.argwhere(is_one).tolist():
                 self.codes.setdefault((pair, column), reason)

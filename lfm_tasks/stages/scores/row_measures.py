@@ -182,7 +182,7 @@ class RowChecks:
         address = None if self._spaces.address is None else (*self._spaces.address, "tied", key, *neighbors)
         n_neighbors, metric = neighbors
         rows = self._rows[key]
-        return kept_for_later(address, lambda: tied_share(rows, n_neighbors, metric=metric))
+        return kept_for_later(address, lambda: tied_share(of_order_one(rows), n_neighbors, metric=metric))
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
         if "invertible" not in MEASURES[name].invariances:
@@ -438,6 +438,10 @@ def score_activations(
                     code = checks.code(name, first, second)
                 except DataError as error:
                     scores.refuse(index, columns[name], error)
+                    continue
+                except Exception as error:  # numerics of one pair: the others have their scores
+                    found_error = f"{name}: {type(error).__name__}: {error}"
+                    scores.refuse(index, columns[name], DataError("measure_failed", found_error))
                     continue
                 usable.append(index)
                 if code != "ok":

@@ -7,7 +7,7 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, combinations_with_replacement, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -391,8 +391,10 @@ class UnscoredPairs:
 
     Parameters
     ----------
-    measure
-        The measure that they have no value of; empty where they have no scores at all, or no map.
+    measures
+        The measures that they have no value of; empty where they have no scores at all, or no map.
+    has_none
+        Whether they have no score by any measure.
     at_fault
         The first spaces that are the reason, where it is one of the two.
     message
@@ -401,7 +403,8 @@ class UnscoredPairs:
 
     dataset: str
     reason: str
-    measure: str
+    measures: tuple[str, ...]
+    has_none: bool
     count: int
     source: str
     target: str
@@ -412,8 +415,15 @@ class UnscoredPairs:
     def sentence(self) -> str:
         """A sentence for people: the missing score, of how many pairs and which first, and why."""
         have = f"{number_of(self.count, 'directed pair')} {'has' if self.count == 1 else 'have'} no"
-        faulty = f"{', '.join(self.at_fault)}: " if self.at_fault else ""
-        return f"{have} {self.measure or 'score'}, {self.source} and {self.target} first: {faulty}{self.message}"
+        return f"{have} {', '.join(self.measures) or 'score'}, {self.source} and {self.target} first: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """The message, with the spaces at fault."""
+        if not self.at_fault:
+            return self.message
+        first, *others = self.at_fault
+        return f"{first}: {self.message.rstrip('.')}" + (f"; also {', '.join(others)}" if others else "")
 
 
 # Spaces at fault that are named.
@@ -432,46 +442,67 @@ def unscored_pairs(spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> tuple
             told = block.refusals.keys() | block.unmapped.keys() | block.codes.keys()
             for is_told in np.flatnonzero(np.isin(rows, list(told))).tolist():
                 first, second = (table.keys[end] for end in pairs[is_told].tolist())
-                missing = _missing(block, int(rows[is_told]), measures)
-                unscored.add(dataset, index, (first, second), missing)
+                for missing in _missing(block, int(rows[is_told]), measures):
+                    unscored.add(dataset, index, (first, second), missing)
         for (of_failure, first, second), failure in scored.failures.items():
             if of_failure == settings:
-                unscored.add(dataset, index, (first, second), {"": (failure.reason, {"": failure.message})})
+                missing = _Missing(failure.reason, (), {"": failure.message}, has_none=True)
+                unscored.add(dataset, index, (first, second), missing)
     return unscored.found
 
 
-# By measure, or "" for all of them: the reason, and the messages of the spaces at fault.
-_Missing = dict[str, tuple[str, Mapping[str, str]]]
+class _Missing(NamedTuple):
+    """Why one pair has no scores by some measures (none: by all), and the messages of the spaces at fault, by key."""
+
+    reason: str
+    measures: tuple[str, ...]
+    messages: Mapping[str, str]
+    has_none: bool
 
 
-def _missing(block: StoredBlock, row: int, measures: Collection[str]) -> _Missing:
+def _missing(block: StoredBlock, row: int, measures: Collection[str]) -> list[_Missing]:
     """Return the missing scores of one pair of a block by these measures."""
     if row in block.refusals:
-        return {"": (block.refusals[row].reason, {"": block.refusals[row].message})}
-    of_maps = MAP_SCORES.keys() if row in block.unmapped else set[str]()
-    missing: _Missing = {
-        measure: (reason, block.causes.get((measure, reason), {}))
-        for measure, reason in block.codes.get(row, ())
-        if measure in measures and reason not in RESERVATIONS and measure not in of_maps
-    }
-    if row in block.unmapped and measures & MAP_SCORES.keys():
-        missing[""] = block.unmapped[row].reason, {"": block.unmapped[row].message}
-    elif missing.keys() == set(measures):
-        return {"": missing[min(missing)]}
+        return [_Missing(block.refusals[row].reason, (), {"": block.refusals[row].message}, has_none=True)]
+    is_unmapped = row in block.unmapped and bool(measures & MAP_SCORES.keys())
+    of_maps = MAP_SCORES.keys() if is_unmapped else set[str]()
+    by_reason: dict[str, list[str]] = {}
+    for measure, reason in sorted(block.codes.get(row, ())):
+        if measure in measures and reason not in RESERVATIONS and measure not in of_maps:
+            by_reason.setdefault(reason, []).append(measure)
+    missing = []
+    if is_unmapped:
+        missing.append(_Missing(block.unmapped[row].reason, (), {"": block.unmapped[row].message}, has_none=True))
+    # The first reason of a pair without any score counts it, so that it is counted once.
+    is_empty = sum(map(len, by_reason.values())) == len(measures)
+    for reason, names in sorted(by_reason.items()):
+        if is_empty:
+            messages = block.causes.get((names[0], reason), {})
+            missing.append(_Missing(reason, tuple(names), messages, has_none=not missing))
+        else:
+            missing += [
+                _Missing(reason, (name,), block.causes.get((name, reason), {}), has_none=False) for name in names
+            ]
     return missing
 
 
+# Dataset, reason, measures, and whether there are no others.
+_Place = tuple[str, str, tuple[str, ...], bool]
+
+
 class _Unscored:
-    """Pairs of spaces that lack something, gathered by dataset, reason and measure."""
+    """Pairs of spaces that lack something, gathered by dataset, reason and measures."""
 
     def __init__(self, spaces: Sequence[SpaceBasis], scored: ScoredPairs) -> None:
         self._pairs = scored.pairs
         self._of_key: dict[tuple[str, str], list[Space]] = {}
         for basis in spaces:
             self._of_key.setdefault((basis.space.dataset, basis.key), []).append(basis.space)
-        self._counts: dict[tuple[str, str, str], int] = {}
-        self._first: dict[tuple[str, str, str], tuple[Space, Space]] = {}
-        self._messages: dict[tuple[str, str, str], dict[str, str]] = {}
+        self._key_of = {basis.space: basis.key for basis in spaces}
+        self._counts: dict[_Place, int] = {}
+        self._first: dict[_Place, tuple[Space, Space]] = {}
+        self._messages: dict[_Place, str] = {}
+        self._at_fault: dict[_Place, dict[Space, str]] = {}
 
     def add(self, dataset: str, index: int, keys: tuple[str, str], missing: _Missing) -> None:
         """Note the missing scores of all pairs of spaces that have these bases and this request."""
@@ -480,27 +511,25 @@ class _Unscored:
         pairs = [(min(pair), max(pair)) for pair in chosen if self._pairs.request_index(*pair) == index]
         if not pairs:
             return
-        for measure, (reason, messages) in missing.items():
-            place = dataset, reason, measure
-            self._counts[place] = self._counts.get(place, 0) + 2 * len(pairs)
-            self._first[place] = min([*pairs, *([self._first[place]] if place in self._first else [])])
-            of_both = {key: message for key, message in messages.items() if key in ("", *keys)}
-            self._messages[place] = self._messages.get(place, {}) | of_both
+        place = dataset, missing.reason, missing.measures, missing.has_none
+        self._counts[place] = self._counts.get(place, 0) + 2 * len(pairs)
+        self._first[place] = min([*pairs, *([self._first[place]] if place in self._first else [])])
+        if "" in missing.messages:
+            self._messages.setdefault(place, missing.messages[""])
+        for space in {space for pair in pairs for space in pair}:
+            if message := missing.messages.get(self._key_of[space]):
+                self._at_fault.setdefault(place, {})[space] = message
 
     @property
     def found(self) -> tuple[UnscoredPairs, ...]:
         """All pairs that lack scores, in order."""
         found = []
         for place in sorted(self._counts):
-            dataset, reason, measure = place
-            named = {
-                space.name: message
-                for key, message in self._messages[place].items()
-                for space in self._of_key.get((dataset, key), ())
-            }
-            at_fault = tuple(sorted(named)[:_MOST_NAMED])
-            message = named[at_fault[0]] if at_fault else next(iter(self._messages[place].values()), REASONS[reason])
+            dataset, reason, measures, has_none = place
+            at_fault = self._at_fault.get(place, {})
+            named = sorted(at_fault)[:_MOST_NAMED]
+            message = at_fault[named[0]] if named else self._messages.get(place, REASONS[reason])
             source, target = (space.name for space in self._first[place])
-            count = self._counts[place]
-            found.append(UnscoredPairs(dataset, reason, measure, count, source, target, message, at_fault))
+            names, count = tuple(space.name for space in named), self._counts[place]
+            found.append(UnscoredPairs(dataset, reason, measures, has_none, count, source, target, message, names))
         return tuple(found)

@@ -400,9 +400,10 @@ def test_rows_that_are_all_as_far_apart__make_every_permutation_reach_the_score(
     assert np.isnan(values[SCORE]) or values[P] == 1
 
 
-def test_kernel_far_wider_than_the_space__is_the_linear_one() -> None:
-    # Its numbers are 1 but for 1e-11, and their digits those of the distances.
-    rows = {key: 1e-5 * one.astype(np.float64) for key, one in related(80).items()}
+@pytest.mark.parametrize("scale", [1e-4, 1e-6])
+def test_kernel_far_wider_than_the_space__is_the_linear_one(scale: float) -> None:
+    # Its numbers are 1 but for 1e-9, and their digits those of the distances.
+    rows = {key: scale / np.ptp(one) * one.astype(np.float64) for key, one in related(80).items()}
     of_kernel, of_products = (
         score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], halved(80)).values[0]
         for name in ("cka_rbf_sigma_5", "cka_linear")

@@ -39,7 +39,10 @@ def test_scores__have_a_code_wherever_they_are_no_number_or_the_same_for_all_per
     values[0, 1, 1, 0] = np.nan  # a score that is there one way only, of a map
     values[1, :, 0, 0] = np.inf
     values[2:, :, 0, 1:3] = 0.5 + 1e-9
+    values[2:, :, 0, STATISTICS.index("p_value")] = 1
     values[3, :, 0, 1:] = np.nan  # no chance is known
+    values[3, :, 1, 1:3] = 0.5 - 1e-8  # a score in large units that differs from chance all the same
+    values[3, :, 1, STATISTICS.index("p_value")] = 1e-6
     values[4:, :, :, 0] = np.nan
     scores = BlockScores(values, np.zeros((n_pairs, 2, 2)), np.zeros(n_pairs, dtype=np.int32), {"overlap": 1})
     scores.refusals[4] = scores.unmapped[5] = DataError("no_overlap", "got none")
