@@ -156,8 +156,8 @@ def _checks(atlas: Atlas, relations: Sequence[Relation]) -> list[tuple[str, bool
         (
             "pairs",
             bool(n_without_score or n_values),
-            f"{counts['directed_pairs']} directed, {n_without_score} without a score, "
-            f"{number_of(n_values, 'value')} of single measures missing",
+            f"{counts['directed_pairs']} directed, {n_without_score} without a score"
+            + (f", {number_of(n_values, 'score')} of single measures missing" if n_values else ""),
         ),
         ("graphs", bool(n_in_pieces), f"{n_in_pieces} were in pieces before they were joined"),
         ("neighbors", bool(n_low_recall), f"{number_of(n_low_recall, 'space')} with a recall below {GOOD_RECALL}"),

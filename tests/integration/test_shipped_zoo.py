@@ -102,5 +102,6 @@ def test_summary__counts_what_is_there(zoo_folder_built: Path) -> None:
         "directed_pairs": 1560,
         "failures": 0,
         "directed_pairs_without_score": 0,
+        "values_without_score": 0,
     }
     assert summary["failures"] == []
