@@ -80,7 +80,7 @@ def counted(
     is_pair = ~np.eye(scores.sizes["source"], dtype=bool) & (scores["n_points"].values > 0)[:, :, None]
     is_pair &= (scores["n_points"].values > 0)[:, None, :]
     without = is_pair & ~np.isfinite(scores["score"].values).any(axis=scores["score"].get_axis_num("measure"))
-    # What was asked for and has no number.
+    # What is requested and has no number.
     meanings = scores["status"].attrs["flag_meanings"].split()
     fine = RESERVATIONS | {"ok", "not_computed", "not_asked"}
     has_reason = np.array([name not in fine for name in meanings])
