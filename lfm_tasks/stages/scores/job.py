@@ -98,8 +98,12 @@ def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> 
 def _parts(job: BlockJob, side: int) -> Iterator[list[int]]:
     """Yield the indices of pairs to score together, of ``side`` bases a side; where no rows are held, all.
 
-    Of a block of two groups of bases each is cut by itself: a part with some of both would read most of them twice.
+    Bases of two sides are held together in any case: up to so many are one part. Of a block of two groups of bases each
+    is cut by itself: a part with some of both would read most of them twice.
     """
+    if len(job.bases) <= 2 * side:
+        yield list(range(job.n_pairs))
+        return
     holds_rows = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
     low, high = job.sides.T
     meeting = int(high.min()) if low.max() < high.min() else 0

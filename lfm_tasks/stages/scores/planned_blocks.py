@@ -26,7 +26,7 @@ from lfm_tasks.stages.scores.pair_index import (
     known_pairs,
     requested_pairs,
 )
-from lfm_tasks.stages.scores.stage import block_side, has_closed_form
+from lfm_tasks.stages.scores.stage import block_side, has_closed_form, new_first
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
 _Pairs = Int[np.ndarray, "pairs 2"]
@@ -68,9 +68,11 @@ class PairCounts:
     def blocks(self, null: NullConfig) -> Iterator[tuple[list[str], int]]:
         """Yield the bases (keys) of each block of missing pairs, and how many pairs it has."""
         n_partners = (self.requested @ self.groups.sizes)[self.groups.classes]
-        bases = np.flatnonzero(n_partners - _n_by_base(self.stored, len(self.keys)))
+        n_missing = n_partners - _n_by_base(self.stored, len(self.keys))
+        bases = np.flatnonzero(n_missing)
         if not len(bases):
             return
+        bases = new_first(bases, n_missing[bases])
         maps = correspondence_of_maps(self.request)
         is_drawn = self.is_grouped and not has_closed_form(self.settings.measures, has_moments=self.has_moments)
         side = block_side(len(bases), self.settings, maps, null, is_drawn=is_drawn)
@@ -87,7 +89,7 @@ class PairCounts:
                 done = stored.get((low, high), self.stored[:0])
                 own = sizes[low][self.requested.diagonal()].sum()
                 n_pairs = sizes[low] @ partners[high] if low < high else _n_unordered(sizes[low], partners[low], own)
-                if n_missing := int(n_pairs) - len(done):
+                if n_of_block := int(n_pairs) - len(done):
                     n_done = _n_by_base(done, len(self.keys))
                     sides = {low: high, high: low}
                     of_sides = [bases[side * one : side * (one + 1)] for one in sorted(sides)]
@@ -95,11 +97,11 @@ class PairCounts:
                         members[partners[sides[one], self.groups.classes[members]] > n_done[members]]
                         for one, members in zip(sorted(sides), of_sides, strict=True)
                     ]
-                    yield [self.keys[base] for base in np.concatenate(used)], n_missing
+                    yield [self.keys[base] for base in np.sort(np.concatenate(used))], n_of_block
 
     def _stored_by_groups(self, group: Int[np.ndarray, " bases"], n_groups: int) -> dict[tuple[int, int], _Pairs]:
         """Return the stored pairs of two bases that have a group each, by both groups."""
-        groups = group[self.stored]
+        groups = np.sort(group[self.stored], axis=1)
         pairs, groups = (one[(groups >= 0).all(axis=1)] for one in (self.stored, groups))
         codes, starts = np.unique(np.sort(groups @ [n_groups, 1]), return_index=True)
         ordered = pairs[np.argsort(groups @ [n_groups, 1], kind="stable")]

@@ -104,17 +104,31 @@ def blocks(table: PairIndex, given: ScoringInputs, null: NullConfig) -> Iterator
         table.settings.measures, has_moments=given.has_moments
     )
     side = block_side(len(bases), table.settings, given.correspondence, null, is_drawn=is_drawn)
-    groups = [bases[start : start + side] for start in range(0, len(bases), side)]
+    n_missing = missing.sum(axis=0) + missing.sum(axis=1) - missing.diagonal()
+    ordered = new_first(bases, n_missing[bases])
+    groups = [ordered[start : start + side] for start in range(0, len(bases), side)]
     place = np.zeros(len(table.keys), dtype=np.int32)
     for low, high in combinations_with_replacement(groups, 2):
         # One block at a time: arrays of all pairs take gigabytes.
         cells = missing[np.ix_(low, high)]
+        if low is not high:
+            cells = cells | missing[np.ix_(high, low)].T
         used = np.union1d(low[cells.any(axis=1)], high[cells.any(axis=0)])
         if len(used):
             place[used] = np.arange(len(used))
             rows, columns = np.nonzero(cells)
-            sides = np.stack([place[low[rows]], place[high[columns]]], axis=1)
+            sides = np.sort(np.stack([place[low[rows]], place[high[columns]]], axis=1), axis=1)
+            sides = sides[np.lexsort(sides.T[::-1])]
             yield Block(table.settings, tuple(table.keys[base] for base in used.tolist()), sides)
+
+
+def new_first(bases: Int[np.ndarray, " bases"], n_missing: Int[np.ndarray, " bases"]) -> Int[np.ndarray, " bases"]:
+    """Return bases in the order of groups: those without scores with most others first, all else as it is.
+
+    Spaces that arrive are then in one group or few, so that each other space is in one block with them or few.
+    """
+    is_new = n_missing > len(bases) / 2
+    return np.concatenate([bases[is_new], bases[~is_new]])
 
 
 def _key(block: Block) -> str:

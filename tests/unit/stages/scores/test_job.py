@@ -17,7 +17,13 @@ def block(n_low: int, n_high: int) -> Any:
     if n_high:
         sides = np.stack(np.meshgrid(low, high, indexing="ij"), axis=-1).reshape(-1, 2)
     atlas = SimpleNamespace(measures=("cca_mean",))
-    return SimpleNamespace(sides=sides, bases=range(n_low + n_high), correspondence=FULL_CORRESPONDENCE, atlas=atlas)
+    return SimpleNamespace(
+        sides=sides,
+        bases=range(n_low + n_high),
+        n_pairs=len(sides),
+        correspondence=FULL_CORRESPONDENCE,
+        atlas=atlas,
+    )
 
 
 @pytest.mark.parametrize(

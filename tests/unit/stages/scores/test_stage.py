@@ -57,6 +57,21 @@ def test_blocks__hold_every_missing_pair_once(
     np.testing.assert_array_equal(seen, table.missing)
 
 
+@pytest.mark.parametrize(("measures", "n_blocks"), [(("cka_linear",), 4), (("cca_mean",), 21), (("lfm",), 16)])
+def test_spaces_that_arrive__are_in_one_block_with_each_other_space(measures: tuple[str, ...], n_blocks: int) -> None:
+    table = a_table(1000, measures=measures)
+    new = np.random.default_rng(0).choice(1000, 12, replace=False)
+    is_known = np.ones((1000, 1000), dtype=bool)
+    is_known[new] = is_known[:, new] = False
+    table.block[is_known] = 0
+    found = list(blocks(table, ScoringInputs(FULL_CORRESPONDENCE, "", ""), NullConfig()))
+
+    assert len(found) == n_blocks
+    assert sum(len(block.sides) for block in found) == 12 * 988 + 12 * 13 // 2
+    # Each of the others once, and the new ones in each block.
+    assert sum(len(block.bases) for block in found) == 988 + 12 * n_blocks
+
+
 def test_blocks__of_nothing_are_none() -> None:
     table = a_table(3)
     table.block[:] = 0
