@@ -439,7 +439,7 @@ def _comparison_of(models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, 
         refused = {
             (name, failure.reason): failure.message
             for failure in missing
-            for name in (failure.measures if failure.measures else atlas.measures)
+            for name in failure.measures or atlas.measures
         }
         pair = scores.sel(dataset=_DATASET, source=f"x/{_LAYER}", target=f"y/{_LAYER}")
         found = tuple(_score(pair.sel(measure=name), refused) for name in atlas.measures)

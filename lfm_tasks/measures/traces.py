@@ -5,7 +5,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -181,16 +182,21 @@ def trace_space(rows: Rows, form: TraceForm, sets: PointSets, kind: TraceKind) -
         return StretchedSpace(space, (source, target), sets)
     if not centered(rows).any():
         raise constant_space()
-    source_factors = set_factors(rows, form.source, sets)
     is_symmetric = form.source is form.target
-    if kind != "matrices":
-        return FactoredSpace((source_factors, source_factors if is_symmetric else set_factors(rows, form.target, sets)))
-    source_matrices = tuple(map(_packed, source_factors))
-    if is_symmetric:
-        return MatrixSpace((source_factors[0], source_factors[0]), (source_matrices, source_matrices))
-    target_factors = set_factors(rows, form.target, sets)
-    target_matrices = tuple(map(_packed, target_factors))
-    return MatrixSpace((source_factors[0], target_factors[0]), (source_matrices, target_matrices))
+    if kind == "factors":
+        factors = set_factors(rows, form.source, sets)
+        return FactoredSpace((factors, factors if is_symmetric else set_factors(rows, form.target, sets)))
+    as_source = _set_matrices(rows, form.source, sets)
+    as_target = as_source if is_symmetric else _set_matrices(rows, form.target, sets)
+    return MatrixSpace((as_source[0], as_target[0]), (as_source[1], as_target[1]))
+
+
+def _set_matrices(
+    rows: Rows, factor: Factor, sets: PointSets
+) -> tuple[Float[np.ndarray, "points rank"] | None, SetMatrices]:
+    """Return the factor of all points, and the matrix of each set."""
+    factors = set_factors(rows, factor, sets)
+    return factors[0], tuple(map(_packed, factors))
 
 
 # Rows of F Fᵀ that are computed together.
@@ -246,20 +252,23 @@ def traces(first: TraceSpace, second: TraceSpace) -> Float[np.ndarray, "2 sets"]
     """
     if isinstance(first, StretchedSpace) and isinstance(second, StretchedSpace):
         products = cross_products(first.span.columns, second.span.columns, first.sets)
-        there = _stretched(products, first.sides[0], second.sides[1])
-        is_symmetric = first.sides[0] is first.sides[1]
-        back = there if is_symmetric else _stretched(products, first.sides[1], second.sides[0])
-    elif isinstance(first, MatrixSpace) and isinstance(second, MatrixSpace):
-        there = _inner_products(first.sides[0], second.sides[1])
-        is_symmetric = first.sides[0] is first.sides[1]
-        back = there if is_symmetric else _inner_products(first.sides[1], second.sides[0])
-    elif isinstance(first, FactoredSpace) and isinstance(second, FactoredSpace):
-        there = _factored(first.sides[0], second.sides[1])
-        is_symmetric = first.sides[0] is first.sides[1]
-        back = there if is_symmetric else _factored(first.sides[1], second.sides[0])
-    else:
-        raise TypeError(f"got {type(first).__name__} and {type(second).__name__}, expected spaces of one kind")
-    return np.stack([there, back])
+        return _both_ways(partial(_stretched, products), first.sides, second.sides)
+    if isinstance(first, MatrixSpace) and isinstance(second, MatrixSpace):
+        return _both_ways(_inner_products, first.sides, second.sides)
+    if isinstance(first, FactoredSpace) and isinstance(second, FactoredSpace):
+        return _both_ways(_factored, first.sides, second.sides)
+    raise TypeError(f"got {type(first).__name__} and {type(second).__name__}, expected spaces of one kind")
+
+
+Side = TypeVar("Side")
+
+
+def _both_ways(
+    cross: Callable[[Side, Side], Float[np.ndarray, " sets"]], first: tuple[Side, Side], second: tuple[Side, Side]
+) -> Float[np.ndarray, "2 sets"]:
+    """Return the traces of the first space as source with the second as target, and of the second with the first."""
+    there = cross(first[0], second[1])
+    return np.stack([there, there if first[0] is first[1] else cross(first[1], second[0])])
 
 
 def _stretched(

@@ -123,7 +123,7 @@ def _print_outcome(outcome: "AuditOutcome", catalog: "Catalog") -> int:
     for folded in fold_failures(run.failures):
         print_err(folded.line())
     for pairs in run.unscored:
-        print_err(f"{pairs.sentence} [{pairs.reason}]")
+        print_err(pairs.line())
     for check in audit.checks:
         line = f"{check.status:<8} {check.name}: {check.message}"
         if check.status in ("warn", "fail", "error"):

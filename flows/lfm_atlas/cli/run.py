@@ -353,7 +353,7 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     for folded in fold_failures(outcome.failures):
         print_err(folded.line(with_dataset=True))
     for pairs in outcome.unscored:
-        print_err(f"{pairs.sentence} [{pairs.reason}]")
+        print_err(pairs.line())
     if any(outcome.computed.values()):
         print_out(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:

@@ -178,7 +178,7 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
         key=spec.key,
         spaces=len(spec.spaces),
         failures=failures_as_json(spec.failures),
-        pairs_without_score=[asdict(pairs) | {"why": pairs.why} for pairs in spec.unscored],
+        pairs_without_score=[pairs.as_json() for pairs in spec.unscored],
         unpublished=spec.unpublished,
     )
     if spec.unpublished:
@@ -337,7 +337,7 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
         },
         "failures": failures_as_json(spec.failures),
         "comparisons": comparison_facts(spec.parts),
-        "pairs_without_score": [asdict(pairs) | {"why": pairs.why} for pairs in spec.unscored],
+        "pairs_without_score": [pairs.as_json() for pairs in spec.unscored],
         **({"left_out": list(spec.left_out)} if spec.left_out else {}),
         "models": [
             {"name": name, "datasets": list(model.datasets), "meta": dict(model.meta)}

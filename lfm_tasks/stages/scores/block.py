@@ -10,7 +10,7 @@ from cachetools import LRUCache
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import RESERVATIONS, DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import (
     Correspondence,
@@ -246,9 +246,12 @@ class BlockScores:
         largest = np.fmax(np.abs(scores), np.abs(mean))
         is_fixed = (np.abs(quantile - mean) <= _NO_CHANCE * largest) & (p_value >= 1)
         saturated = is_fixed.all(axis=1) & ~refused & ~undefined
-        for is_one, reason in ((undefined, "undefined"), (saturated, "saturated")):
-            for pair, column in np.argwhere(is_one).tolist():
-                self.codes.setdefault((pair, column), reason)
+        for pair, column in np.argwhere(undefined).tolist():
+            known = self.codes.get((pair, column))
+            if known is None or known in RESERVATIONS:  # there is no value that a reservation could be about
+                self.codes[pair, column] = "undefined"
+        for pair, column in np.argwhere(saturated).tolist():
+            self.codes.setdefault((pair, column), "saturated")
 
 
 class Resamplings:

@@ -26,7 +26,7 @@ from lfm_tasks.stages.scores.pair_index import (
     known_pairs,
     requested_pairs,
 )
-from lfm_tasks.stages.scores.stage import block_side, has_closed_form, new_first
+from lfm_tasks.stages.scores.stage import block_side, new_first
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
 _Pairs = Int[np.ndarray, "pairs 2"]
@@ -74,8 +74,9 @@ class PairCounts:
             return
         bases = new_first(bases, n_missing[bases])
         maps = correspondence_of_maps(self.request)
-        is_drawn = self.is_grouped and not has_closed_form(self.settings.measures, has_moments=self.has_moments)
-        side = block_side(len(bases), self.settings, maps, null, is_drawn=is_drawn)
+        side = block_side(
+            len(bases), self.settings, maps, null, is_grouped=self.is_grouped, has_moments=self.has_moments
+        )
         n_groups = -(-len(bases) // side)
         group = np.full(len(self.keys), -1, dtype=np.intp)
         group[bases] = np.arange(len(bases)) // side

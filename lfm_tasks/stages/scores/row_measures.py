@@ -152,6 +152,7 @@ class RowChecks:
         self._spaces, self._rows = spaces, spaces.rows
         self._deficient: dict[str, bool] = {}
         self._has_zero_rows: dict[str, bool] = {}
+        self._tied_shares: dict[tuple[str, int, str], float] = {}
 
     def code(self, name: str, source: str, target: str) -> str:
         """Return ``ok``, ``degenerate`` for a value that any two spaces have, ``rank_deficient``, or ``tied``.
@@ -175,14 +176,16 @@ class RowChecks:
         return "tied" if code == "ok" and max(self._tied(name, source), self._tied(name, target)) > MOST_TIED else code
 
     def _tied(self, name: str, key: str) -> float:
-        """Return the share of points of a space whose last neighbor is tied with the next point; kept for blocks."""
-        neighbors = MEASURES[name].neighbors
-        if neighbors is None:
+        """Return the share of points of a space whose last neighbor is tied with the next point."""
+        if (neighbors := MEASURES[name].neighbors) is None:
             return 0.0
-        address = None if self._spaces.address is None else (*self._spaces.address, "tied", key, *neighbors)
         n_neighbors, metric = neighbors
-        rows = self._rows[key]
-        return kept_for_later(address, lambda: tied_share(of_order_one(rows), n_neighbors, metric=metric))
+        place = key, n_neighbors, metric
+        if place not in self._tied_shares:
+            rows, of_points = of_order_one(self._rows[key]), self._spaces.address
+            address = None if of_points is None else (*of_points, "tied", *place)
+            self._tied_shares[place] = kept_for_later(address, lambda: tied_share(rows, n_neighbors, metric=metric))
+        return self._tied_shares[place]
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:
         if "invertible" not in MEASURES[name].invariances:
@@ -251,9 +254,7 @@ def score_rows(
         return scores
     except Exception as error:  # numerics of one pair, or another package's code
         if len(pairs) == 1:
-            found = f"{name}: {type(error).__name__}: {error}"
-            reason = error if isinstance(error, DataError) else DataError("measure_failed", found)
-            return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
+            return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: _refusal(name, error)})
     # One half after the other, down to the pair at fault: of a block of 90,000 each alone would take hours.
     middle = len(pairs) // 2
     sides = [score_rows(name, spaces, some, resampling, null) for some in (pairs[:middle], pairs[middle:])]
@@ -263,6 +264,13 @@ def score_rows(
         {**first.refused, **{middle + index: error for index, error in second.refused.items()}},
         first.localized | {middle + index for index in second.localized},
     )
+
+
+def _refusal(name: str, error: Exception) -> DataError:
+    """Return why a pair has no value by a measure that stopped with an error."""
+    if isinstance(error, DataError):
+        return error
+    return DataError("measure_failed", f"{name}: {type(error).__name__}: {error}")
 
 
 def _by_family(
@@ -436,12 +444,8 @@ def score_activations(
                 first, second = job.pairs[index]
                 try:
                     code = checks.code(name, first, second)
-                except DataError as error:
-                    scores.refuse(index, columns[name], error)
-                    continue
                 except Exception as error:  # numerics of one pair: the others have their scores
-                    found_error = f"{name}: {type(error).__name__}: {error}"
-                    scores.refuse(index, columns[name], DataError("measure_failed", found_error))
+                    scores.refuse(index, columns[name], _refusal(name, error))
                     continue
                 usable.append(index)
                 if code != "ok":
@@ -451,9 +455,6 @@ def score_activations(
                 scores.values[usable, :, columns[name]] = found.values
                 for index in found.localized:
                     scores.codes.setdefault((usable[index], columns[name]), "localized")
-                undefined = np.flatnonzero(~np.isfinite(found.values[:, :, 0]).all(axis=1)).tolist()
-                # In place of a reservation about the value, if there is one.
-                scores.codes.update({(usable[index], columns[name]): "undefined" for index in undefined})
                 for index, refusal in found.refused.items():
                     scores.refuse(usable[index], columns[name], refusal)
 

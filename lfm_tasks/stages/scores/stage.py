@@ -5,7 +5,7 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 """
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, combinations_with_replacement, product
 from typing import Any, NamedTuple
 
@@ -100,10 +100,10 @@ def blocks(table: PairIndex, given: ScoringInputs, null: NullConfig) -> Iterator
     bases = np.flatnonzero(missing.any(axis=0) | missing.any(axis=1))
     if not len(bases):
         return
-    is_drawn = bool(given.exchangeability) and not has_closed_form(
-        table.settings.measures, has_moments=given.has_moments
-    )
-    side = block_side(len(bases), table.settings, given.correspondence, null, is_drawn=is_drawn)
+    side = block_side(
+        len(bases), table.settings, given.correspondence, null,
+        is_grouped=bool(given.exchangeability), has_moments=given.has_moments,
+    )  # fmt: skip
     n_missing = missing.sum(axis=0) + missing.sum(axis=1) - missing.diagonal()
     ordered = new_first(bases, n_missing[bases])
     groups = [ordered[start : start + side] for start in range(0, len(bases), side)]
@@ -137,15 +137,23 @@ def _key(block: Block) -> str:
 
 
 def block_side(
-    n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig, *, is_drawn: bool
+    n_bases: int,
+    settings: ScoreSettings,
+    correspondence: Correspondence,
+    null: NullConfig,
+    *,
+    is_grouped: bool,
+    has_moments: bool,
 ) -> int:
     """Return how many of the bases that have missing pairs stand on a side of a block.
 
-    ``is_drawn``: whether points are in groups or strata of which chance is drawn.
+    ``is_grouped``: whether points are in groups or strata; ``has_moments``: of which chance is in closed form where one
+    is known.
     """
     if correspondence.uses_zoomout:
         return BLOCK_SIDE
-    is_drawn = null.n_permutations > 0 and (is_drawn or correspondence.regime in ("anchors", "labels"))
+    is_in_sets = is_grouped and not _has_closed_form(settings.measures, has_moments=has_moments)
+    is_drawn = null.n_permutations > 0 and (is_in_sets or correspondence.regime in ("anchors", "labels"))
     is_quick = not is_drawn and not reads_activations(correspondence, settings.measures)
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
@@ -159,7 +167,7 @@ def block_side(
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 
 
-def has_closed_form(measures: Iterable[str], *, has_moments: bool) -> bool:
+def _has_closed_form(measures: Iterable[str], *, has_moments: bool) -> bool:
     """Return whether the chance of all measures is in closed form for points in groups or strata.
 
     ``has_moments``: whether it is where one is known.
@@ -425,11 +433,15 @@ class UnscoredPairs:
     message: str
     at_fault: tuple[str, ...] = ()
 
-    @property
-    def sentence(self) -> str:
-        """A sentence for people: the missing score, of how many pairs and which first, and why."""
+    def line(self) -> str:
+        """Return a line for people: the missing score, of how many pairs and which first, why, and the reason code."""
         have = f"{number_of(self.count, 'directed pair')} {'has' if self.count == 1 else 'have'} no"
-        return f"{have} {', '.join(self.measures) or 'score'}, {self.source} and {self.target} first: {self.why}"
+        first = f"{self.source} and {self.target} first"
+        return f"{have} {', '.join(self.measures) or 'score'}, {first}: {self.why} [{self.reason}]"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all facts, and the message with the spaces at fault, as summaries have them."""
+        return asdict(self) | {"why": self.why}
 
     @property
     def why(self) -> str:

@@ -47,6 +47,7 @@ def test_scores__have_a_code_wherever_they_are_no_number_or_the_same_for_all_per
     scores = BlockScores(values, np.zeros((n_pairs, 2, 2)), np.zeros(n_pairs, dtype=np.int32), {"overlap": 1})
     scores.refusals[4] = scores.unmapped[5] = DataError("no_overlap", "got none")
     scores.refuse(5, 0, DataError("zero_rows", "got all-zero rows", "b"))
+    scores.codes[1, 0] = "rank_deficient"  # a reservation about a value that is not there
 
     scores.settle()
 
