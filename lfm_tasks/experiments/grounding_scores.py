@@ -25,7 +25,8 @@ from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
-from lfm_tasks.stages.scores.row_measures import Activations, PreparedSpaces, check_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations, PreparedSpaces
+from lfm_tasks.stages.scores.row_measures import check_rows
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 

@@ -20,9 +20,19 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered, of_order_one, squared_distances
+from lfm_tasks.measures.measure import (
+    Invariance,
+    Measure,
+    Rows,
+    TraceChance,
+    centered,
+    of_order_one,
+    squared_distances,
+)
 from lfm_tasks.measures.traces import TraceForm, Values
+from lfm_tasks.statistics.exchange_moments import TraceSums, trace_sums_of_factor, trace_sums_of_matrix
 from lfm_tasks.statistics.permutation_moments import doubly_centered
+from lfm_tasks.statistics.resampling import Exchange
 
 _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
 # Up to so many points matrices are held whole. Rows of a block of distances; passes of a subspace iteration.
@@ -128,8 +138,17 @@ def _multiscale_distance_correlation(power: int) -> Measure:
         is_quadratic=True,
         has_value_for_many=True,
         permute=permute,
+        trace_chance=TraceChance(_trace_sums, np.sqrt, np.square),
         source=_SOURCE,
     )
+
+
+def _trace_sums(prepared: PowerMatrix | PowerFactor, exchange: Exchange) -> TraceSums:
+    """Return what one power of unit norm contributes to the moments of cosines; NaN stays."""
+    if isinstance(prepared, PowerMatrix):
+        return trace_sums_of_matrix(prepared.matrix, exchange)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return trace_sums_of_factor(prepared.factor / np.sqrt(np.sqrt(prepared.energy)), exchange)
 
 
 def leading_factor(rows: Rows, power: int, n_most: int = LEADING) -> PowerFactor:

@@ -1,15 +1,20 @@
 """Manifold-approximated kernel alignment: CKA of kernels on nearest neighbors, each point at its own scale (UMAP's)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.measures.measure import Measure, Rows, of_order_one
+from lfm_tasks.measures.measure import ListForm, Measure, Rows, of_order_one
+from lfm_tasks.measures.neighbor_chance import KernelSums, kernel_moments, kernel_sums
+from lfm_tasks.measures.neighbor_loops import shared_products
+from lfm_tasks.measures.neighborhoods import nearest_rows, side_by_side
+from lfm_tasks.statistics.resampling import Exchange
 
 N_NEIGHBORS = 15
-# Halvings of the interval that a scale lies in: to the last digits of float64.
-_HALVINGS = 60
+# Steps in which a scale is found, at most; terms exp(-800) are 0.
+_MOST_STEPS, _NO_TERM = 60, 800
 _BLOCK_ROWS = 1024
 
 
@@ -29,58 +34,88 @@ def manifold_kernel(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> ManifoldKerne
     ρ_i is the distance of the nearest point; σ_i is such that Σ_j k_ij = log₂ n_neighbors, the point itself left out.
     Where too many neighbors are as near as the nearest for any σ, they weigh 1 and all others 0.
     """
-    n_points = len(rows)
-    nearest, distances = _nearest(of_order_one(rows.astype(np.float64)), min(n_neighbors, n_points - 1))
+    unit = of_order_one(rows.astype(np.float64))
+    return kernel_among(unit, nearest_rows(unit, min(n_neighbors, len(rows) - 1), "euclidean"))
+
+
+def kernel_among(rows: Rows, nearest: Int[np.ndarray, "points neighbors"]) -> ManifoldKernel:
+    """Return the `manifold_kernel` of rows whose nearest points are known."""
+    n_points, unit = len(rows), of_order_one(rows.astype(np.float64))
+    distances = np.empty(nearest.shape)
+    for start in range(0, n_points, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        steps = unit[nearest[block]] - unit[block, None]
+        distances[block] = np.sqrt(np.vecdot(steps, steps))
     beyond = distances - distances.min(axis=1, keepdims=True)
     weights = np.exp(-beyond / _scales(beyond)[:, None])
     indices = np.concatenate([np.arange(n_points)[:, None], nearest], axis=1)
     values = np.concatenate([np.ones((n_points, 1)), weights], axis=1)
     kernel = ManifoldKernel(indices, values, values.sum(axis=1), 0.0)
-    return replace(kernel, norm=float(np.sqrt(max(_product(kernel, kernel), 0.0))))
-
-
-def _nearest(
-    rows: Float[np.ndarray, "points features"], k: int
-) -> tuple[Int[np.ndarray, "points neighbors"], Float[np.ndarray, "points neighbors"]]:
-    """Return the k nearest of every row, in no order, and their distances; in blocks: memory is points × 1,024."""
-    moved = rows - rows.mean(axis=0)
-    squares = np.vecdot(moved, moved)
-    nearest, distances = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = slice(start, min(start + _BLOCK_ROWS, len(rows)))
-        squared = np.maximum(squares[block, None] + squares - 2 * (moved[block] @ moved.T), 0)
-        squared[np.arange(block.stop - start), np.arange(start, block.stop)] = np.inf
-        nearest[block] = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        distances[block] = np.sqrt(np.take_along_axis(squared, nearest[block], axis=1))
-    return nearest, distances
+    itself = float(_products(_stacked([kernel]), 0, np.arange(1))[0])
+    return replace(kernel, norm=float(np.sqrt(max(itself, 0.0))))
 
 
 def _scales(beyond: Float[np.ndarray, "points neighbors"]) -> Float[np.ndarray, " points"]:
-    """Return σ of each point with Σ_j exp(−beyond_ij/σ_i) = log₂ k, by halving; tiny where no σ is small enough."""
+    """Return σ of each point with Σ_j exp(−beyond_ij/σ_i) = log₂ k; tiny where no σ is small enough."""
     k = beyond.shape[1]
     wanted = np.log2(k)
     largest = beyond.max(axis=1)
     # With this σ every term is at least wanted/k; a point whose neighbors are equally far takes any σ.
     high = np.where(largest > 0, largest / np.log(k / wanted), 1.0) if k > 2 else np.where(largest > 0, largest, 1.0)
-    low = np.zeros_like(high)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        is_small = np.exp(-beyond / middle[:, None]).sum(axis=1) < wanted
-        low, high = np.where(is_small, middle, low), np.where(is_small, high, middle)
-    return high
+    # The sum is convex in 1/σ, and too large at first: Newton's steps come nearer from one side.
+    inverse = 1 / high
+    most = _NO_TERM / np.where(beyond > 0, beyond, np.inf).min(axis=1, initial=np.inf, where=beyond > 0)
+    for _ in range(_MOST_STEPS):
+        terms = np.exp(-beyond * inverse[:, None])
+        slope = np.vecdot(terms, beyond)
+        step = np.maximum(terms.sum(axis=1) - wanted, 0) / np.where(slope > 0, slope, 1.0)
+        step[slope <= 0] = 0.0
+        reached = np.minimum(inverse + step, np.maximum(most, inverse))
+        if (reached - inverse <= 4 * np.finfo(float).eps * inverse).all():
+            break
+        inverse = reached
+    return np.asarray(1 / inverse)
 
 
-def _product(source: ManifoldKernel, target: ManifoldKernel) -> float:
+@dataclass(frozen=True)
+class _StackedKernels:
+    """Many kernels, those of one point next to each other."""
+
+    indices: Shaped[np.ndarray, "points spaces neighbors"]
+    values: Float[np.ndarray, "points spaces neighbors"]
+    sums: Float[np.ndarray, "spaces points"]
+    norms: Float[np.ndarray, " spaces"]
+
+
+def _stacked(kernels: Sequence[ManifoldKernel]) -> _StackedKernels:
+    indices, values = (side_by_side([getattr(one, name) for one in kernels]) for name in ("indices", "values"))
+    return _StackedKernels(
+        indices, values, np.stack([one.sums for one in kernels]), np.array([one.norm for one in kernels])
+    )
+
+
+def _products(many: _StackedKernels, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " chosen"]:
     """Return ⟨KH, LH⟩ with H = I − 11ᵀ/n: of each row its mean is taken off."""
-    from lfm_tasks.measures.neighbor_loops import shared_product  # numba, which takes .3 s to import
+    first, values = (np.ascontiguousarray(lists[:, one]) for lists in (many.indices, many.values))
+    both = shared_products(first, values, many.indices, many.values, chosen)
+    return np.asarray(both - np.vecdot(many.sums[chosen], many.sums[one]) / many.sums.shape[1])
 
-    both = shared_product(source.indices, source.values, target.indices, target.values)
-    return float(both - source.sums @ target.sums / len(source.sums))
+
+def _alignments(many: _StackedKernels, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen 2"]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = _products(many, one, chosen) / (many.norms[one] * many.norms[chosen])
+    # Of a kernel whose rows are constant there is no value.
+    found[(many.norms[one] == 0) | (many.norms[chosen] == 0)] = np.nan
+    return np.repeat(found[:, None], 2, axis=1)
 
 
 def _alignment(source: ManifoldKernel, target: ManifoldKernel) -> float:
-    norms = source.norm * target.norm
-    return _product(source, target) / norms if norms > 0 else float("nan")
+    return float(_alignments(_stacked([source, target]), 0, np.array([1]))[0, 0])
+
+
+def _sums(kernel: ManifoldKernel, exchange: Exchange) -> KernelSums | None:
+    # Beside the diagonal, which is the first entry of each row.
+    return kernel_sums(kernel.indices[:, 1:], kernel.values[:, 1:], kernel.sums, kernel.norm, exchange)
 
 
 def _permuted(kernel: ManifoldKernel, order: Int[np.ndarray, " points"]) -> ManifoldKernel:
@@ -97,6 +132,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         permute=_permuted,
+        lists=ListForm(kernel_among, _stacked, _alignments, _sums, kernel_moments, has_strata=True),
         smallest_n=N_NEIGHBORS + 2,
         neighbors=(N_NEIGHBORS, "euclidean"),
         source="Islam, Liu, Sarkar (2025), 'Manifold approximation leads to robust kernel alignment', arXiv:2510.22953",

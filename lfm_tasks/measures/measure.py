@@ -5,7 +5,7 @@ there: catalog, plan, scores and tests/unit/measures find it by themselves. Give
 tests/golden/values.json and a row in docs/measures.md. Other packages bring measures by entry points (`registry`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,11 +17,74 @@ from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm
 from lfm_tasks.measures.point_sets import centered
 from lfm_tasks.measures.traces import TraceForm
+from lfm_tasks.statistics.exchange_moments import TraceSums
+from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import Exchange
 
-__all__ = ["Invariance", "Measure", "Rows", "centered", "gram", "of_order_one", "order_of", "squared_distances"]
+__all__ = [
+    "Invariance",
+    "ListForm",
+    "Measure",
+    "Rows",
+    "TraceChance",
+    "centered",
+    "gram",
+    "of_order_one",
+    "order_of",
+    "squared_distances",
+]
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
+
+
+@dataclass(frozen=True)
+class ListForm:
+    """How a measure follows from lists of nearest points, of one space and many others on one set of points.
+
+    Parameters
+    ----------
+    of_neighbors
+        Prepares a space as the measure does, of its rows and the nearest points of each, nearest first.
+    stack
+        Puts prepared spaces side by side.
+    compare
+        Takes what `stack` made, the place of a space in it, and those of some others; returns the values from the one
+        to each, and back.
+    sums
+        Returns what a prepared space contributes to the moments of chance, for an exchange of its points; None if
+        they are not known for this space.
+    moments
+        Takes the sums of spaces, those of the spaces that they are compared with, and the number of points; returns
+        the moments of each pair.
+    fewest_points, has_strata
+        Points below which moments do not speak for permutations, and whether there are moments within strata.
+    """
+
+    of_neighbors: Callable[[Rows, Int[np.ndarray, "points neighbors"]], Any]
+    stack: Callable[[Sequence[Any]], Any]
+    compare: Callable[[Any, int, Int[np.ndarray, " chosen"]], Float[np.ndarray, "chosen 2"]]
+    sums: Callable[[Any, Exchange], Any]
+    moments: Callable[[Sequence[Any], Sequence[Any], int], MomentArrays]
+    fewest_points: int = 0
+    has_strata: bool = False
+
+
+@dataclass(frozen=True)
+class TraceChance:
+    """Chance of a score that follows from Σ A_ij B_ij, A and B a symmetric matrix of each prepared space.
+
+    Parameters
+    ----------
+    sums
+        Returns what a prepared space contributes, for an exchange of its points.
+    of_trace, to_trace
+        The score of the sum, and the sum of a score; rising.
+    """
+
+    sums: Callable[[Any, Exchange], TraceSums]
+    of_trace: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]]
+    to_trace: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]]
 
 
 @dataclass(frozen=True)
@@ -72,12 +135,16 @@ class Measure:
     of_shared_neighbors
         The measure as a mean over points of this function of how many of the ten nearest by cosine (0, 1, … 10) are
         shared: computed in the same way.
+    lists
+        The measure of which of these `neighbors` are shared, and how they are weighted: computed in the same way.
     cross
         The measure of the singular values of ZᵧᵀZₓ, Z the centered rows: all sets of points from one product.
     trace
         The measure of ‖F_yᵀF_x‖², F a factor of each space: chance in closed form.
     alignment
         The measure of singular vectors of that product, or of the correlations of all features.
+    trace_chance
+        Chance in closed form of a measure that is computed pair by pair.
     source
         The publication that defines it.
     """
@@ -101,9 +168,11 @@ class Measure:
     neighbors: tuple[int, Literal["angular", "euclidean"]] | None = None
     matrix: MatrixForm | None = None
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
+    lists: ListForm | None = None
     cross: CrossForm | None = None
     trace: TraceForm | None = None
     alignment: AlignmentForm | None = None
+    trace_chance: TraceChance | None = None
     source: str = ""
 
     def least_points(self, n_features: int) -> int:
@@ -113,7 +182,7 @@ class Measure:
     @property
     def compares_point_pairs(self) -> bool:
         """Whether many pairs of spaces are computed together, with chance in closed form."""
-        return self.matrix is not None or self.of_shared_neighbors is not None
+        return any(form is not None for form in (self.matrix, self.of_shared_neighbors, self.lists))
 
     @property
     def has_family(self) -> bool:

@@ -10,10 +10,9 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt
-from scipy.sparse import csr_array
 
 from lfm_tasks.compiling import compiled
-from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, nearest_by_cosine
+from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, Metric, nearest_rows
 from lfm_tasks.measures.point_sets import PointSets
 
 
@@ -32,30 +31,46 @@ def neighbor_lists(
     rows: Float[np.ndarray, "points features"],
     sets: PointSets,
     known: Int[np.ndarray, "points neighbors"] | None = None,
+    n_neighbors: int = N_NEIGHBORS,
+    metric: Metric = "angular",
 ) -> NeighborLists:
-    """Return the lists of one space, long enough to hold ten neighbors in every set; points in their given order.
+    """Return the lists of one space, long enough to hold so many neighbors in every set; points in their given order.
 
     Parameters
     ----------
     rows
-        The activations; no row of zeros.
+        The activations; no row of zeros if neighbors are those by direction.
     sets
         The sets of points: at most 63.
     known
-        The nearest points by cosine of each, nearest first, where a graph has them.
+        The nearest points of each, nearest first, where a graph has them.
+    n_neighbors, metric
+        How many neighbors, and whether by direction or by distance.
     """
     members = np.zeros((len(rows), sets.n_sets), dtype=bool)
     members[sets.order] = sets.points.T
-    # Of 60, fewer than ten are in a random half once in 10 million points.
-    length = min(len(rows) - 1, max(6 * N_NEIGHBORS, 0 if known is None else known.shape[1]))
+    # Of 60, fewer than ten are in a random half once in 10 million points; of 75, fewer than 15.
+    length = min(len(rows) - 1, max(30 + 3 * n_neighbors, 0 if known is None else known.shape[1]))
     while True:
         is_known = known is not None and known.shape[1] >= length
-        nearest = known if known is not None and is_known else nearest_by_cosine(rows, length).indices
-        masks, n_short = _masks(nearest.astype(np.int64), members, N_NEIGHBORS)
+        nearest = known if known is not None and is_known else nearest_rows(rows, length, metric)
+        masks, n_short = _masks(nearest.astype(np.int64), members, n_neighbors)
         if not n_short or length == len(rows) - 1:
             break
         length = min(len(rows) - 1, 2 * length)
     return _trimmed(nearest, masks, sets.n_sets)
+
+
+def neighbors_in_set(lists: NeighborLists, points: Int[np.ndarray, " some"], place: int) -> Int[np.ndarray, "some _"]:
+    """Return the neighbors of each point of a set, nearest first, numbered among these; ``place``: of its bit.
+
+    ``points``, rising, are the set, which has more points than there are neighbors.
+    """
+    number = np.full(len(lists.indices), -1)
+    number[points] = np.arange(len(points))
+    is_neighbor = ((lists.masks[points] >> place) & 1).astype(bool)
+    found = number[lists.indices[points][is_neighbor]]
+    return found.reshape(len(points), -1)
 
 
 def neighbor_shares(
@@ -101,15 +116,6 @@ def _sets_of_points(sets: PointSets) -> tuple[UInt[np.ndarray, " points"], Int[n
     bits[sets.order] = (sets.points * powers[:, None]).sum(axis=0, dtype=np.uint64)
     cells[sets.order] = np.repeat(np.arange(len(sets.bounds) - 1), np.diff(sets.bounds))
     return bits, cells
-
-
-def neighbor_graph(lists: NeighborLists) -> csr_array:
-    """Return which points are among the neighbors of each, as ones in a directed graph."""
-    rows, entries = np.nonzero(lists.masks & 1)
-    n_points = len(lists.indices)
-    return csr_array(
-        (np.ones(len(rows)), (rows, lists.indices[rows, entries])), shape=(n_points, n_points), dtype=np.float64
-    )
 
 
 def _types(n_points: int, n_sets: int) -> tuple[type[np.integer[Any]], type[np.unsignedinteger[Any]]]:

@@ -1,15 +1,34 @@
 """Shared nearest neighbors: how many, which, in what order, and how alike they are weighted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows
+from lfm_tasks.measures.measure import Invariance, ListForm, Measure, Rows
+from lfm_tasks.measures.neighbor_chance import (
+    EntrySums,
+    MaskedSums,
+    RankSums,
+    entry_sums,
+    masked_moments,
+    masked_sums,
+    matrix_of_lists,
+    rank_moments,
+    rank_sums,
+)
+from lfm_tasks.measures.neighbor_loops import largest_of_rows, mutual_entries, rank_agreements, shared_sums
+from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import Exchange
 
 N_NEIGHBORS = 10
+Metric = Literal["angular", "euclidean"]
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling"})
 _BLOCK_ROWS = 1024
+# Points below which what `masked_moments` and `rank_moments` leave out can be seen.
+_FEWEST_OF_CHANCE = 100
 # Neighbors beyond which sorting whole rows takes less time than inserting each into a list.
 _MOST_INSERTED = 256
 
@@ -31,14 +50,26 @@ class WeightedNeighborhoods:
     with_itself: float
 
 
+def nearest_rows(rows: Rows, n_neighbors: int, metric: Metric) -> Int[np.ndarray, "points neighbors"]:
+    """Return the nearest rows of every row, nearest first, without itself, in blocks: memory is points × 1,024.
+
+    Of rows that are equally far, those before others. ``metric``: by direction, or by distance.
+    """
+    wide = _unit_rows(rows) if metric == "angular" else rows - rows.mean(axis=0, dtype=np.float64)
+    # The nearest by distance are those of the largest x·y − ‖y‖²/2.
+    offsets = np.zeros(len(wide)) if metric == "angular" else np.vecdot(wide, wide) / 2
+    indices = np.empty((len(wide), n_neighbors), dtype=np.int64)
+    for start in range(0, len(wide), _BLOCK_ROWS):
+        block = slice(start, min(start + _BLOCK_ROWS, len(wide)))
+        closeness = wide[block] @ wide.T
+        closeness -= offsets
+        indices[block] = _nearest(closeness, np.arange(block.start, block.stop), n_neighbors)
+    return indices
+
+
 def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighborhoods:
-    """Return the nearest rows by cosine, in blocks: memory is points × 1,024."""
-    units = _unit_rows(rows)
-    indices = np.empty((len(units), n_neighbors), dtype=np.int64)
-    for start in range(0, len(units), _BLOCK_ROWS):
-        block = slice(start, min(start + _BLOCK_ROWS, len(units)))
-        indices[block] = _nearest(units[block] @ units.T, np.arange(block.start, block.stop), n_neighbors)
-    return Neighborhoods(indices)
+    """Return the nearest rows by cosine."""
+    return Neighborhoods(nearest_rows(rows, n_neighbors, "angular"))
 
 
 def of_graph(indices: Int[np.ndarray, "points neighbors"]) -> Neighborhoods:
@@ -89,24 +120,80 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
-    from lfm_tasks.measures.neighbor_loops import rank_agreement  # numba, which takes .3 s to import
+    return float(_rank_similarities(_stacked_neighborhoods([source, target]), 0, np.array([1]))[0, 0])
 
-    return min(float(rank_agreement(source.indices, target.indices, _RANK_WEIGHTS, _MOST_AGREEMENT)), 1.0)
+
+def _rank_similarities(
+    many: Shaped[np.ndarray, "points spaces neighbors"], one: int, chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, "chosen 2"]:
+    found = rank_agreements(np.ascontiguousarray(many[:, one]), many, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
+    return np.repeat(np.minimum(found, 1.0)[:, None], 2, axis=1)
+
+
+def _stacked_neighborhoods(spaces: Sequence[Neighborhoods]) -> Shaped[np.ndarray, "points spaces neighbors"]:
+    return side_by_side([space.indices for space in spaces])
+
+
+def side_by_side(lists: Sequence[Shaped[np.ndarray, "points neighbors"]]) -> np.ndarray:
+    """Return lists of many spaces, those of one point next to each other, points in the smallest type that has them."""
+    kind = lists[0].dtype
+    if kind.kind == "i":
+        kind = np.dtype(np.uint16 if len(lists[0]) <= 1 << 16 else np.int32)
+    stacked = np.empty((len(lists[0]), len(lists), lists[0].shape[1]), dtype=kind)
+    for place, one in enumerate(lists):
+        stacked[:, place] = one
+    return stacked
+
+
+def _neighbors_only(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) -> Neighborhoods:
+    """Return a space of which only the neighbors count."""
+    return Neighborhoods(indices)
+
+
+def count_sums(space: Neighborhoods, exchange: Exchange) -> EntrySums:
+    """Return what the moments of numbers of shared neighbors follow from."""
+    return entry_sums(matrix_of_lists(space.indices), exchange)
+
+
+def _rank_sums(space: Neighborhoods, exchange: Exchange) -> RankSums:
+    return rank_sums(space.indices, exchange)
+
+
+def _rank_moments(sources: Sequence[RankSums], targets: Sequence[RankSums], n_points: int) -> MomentArrays:
+    return rank_moments(sources, targets, RANK_WEIGHTS, MOST_AGREEMENT, n_points)
 
 
 def _weighted(rows: Rows) -> WeightedNeighborhoods:
-    units, indices = _unit_rows(rows), nearest_by_cosine(rows).indices
-    n_points = len(indices)
+    return _weighted_among(rows, nearest_by_cosine(rows).indices)
+
+
+def _weighted_among(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) -> WeightedNeighborhoods:
+    units, n_points = _unit_rows(rows), len(indices)
     products = np.concatenate(
         [
             np.einsum("if,ikf->ik", units[start : start + _BLOCK_ROWS], units[indices[start : start + _BLOCK_ROWS]])
             for start in range(0, n_points, _BLOCK_ROWS)
         ]
     )
-    there = n_points * np.arange(n_points)[:, None] + indices
-    back = n_points * indices + np.arange(n_points)[:, None]
-    weighted = WeightedNeighborhoods(indices, products, np.isin(back, there), 0.0)
-    return replace(weighted, with_itself=_hsic(weighted, weighted)[0])
+    weighted = WeightedNeighborhoods(indices, products, mutual_entries(indices), 0.0)
+    return replace(weighted, with_itself=float(_hsic(_stacked_weighted([weighted]), 0, np.arange(1))[0, 0]))
+
+
+@dataclass(frozen=True)
+class _StackedWeighted:
+    """Many `WeightedNeighborhoods`, those of one point next to each other."""
+
+    indices: Shaped[np.ndarray, "points spaces neighbors"]
+    products: Float[np.ndarray, "points spaces neighbors"]
+    are_mutual: Bool[np.ndarray, "points spaces neighbors"]
+    with_itself: Float[np.ndarray, " spaces"]
+
+
+def _stacked_weighted(spaces: Sequence[WeightedNeighborhoods]) -> _StackedWeighted:
+    indices, products, are_mutual = (
+        side_by_side([getattr(space, name) for space in spaces]) for name in ("indices", "products", "are_mutual")
+    )
+    return _StackedWeighted(indices, products, are_mutual, np.array([space.with_itself for space in spaces]))
 
 
 def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> float:
@@ -115,24 +202,33 @@ def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> floa
 
 
 def _cknna_both_ways(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
-    scale = float(np.sqrt(source.with_itself * target.with_itself)) + 1e-6
-    there, back = _hsic(source, target)
-    return there / scale, back / scale
+    there, back = _cknna_of_many(_stacked_weighted([source, target]), 0, np.array([1]))[0].tolist()
+    return there, back
 
 
-def _hsic(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
+def _cknna_of_many(
+    many: _StackedWeighted, one: int, chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, "chosen 2"]:
+    scales = np.sqrt(many.with_itself[one] * many.with_itself[chosen]) + 1e-6
+    return np.asarray(_hsic(many, one, chosen) / scales[:, None])
+
+
+def _cknna_sums(space: WeightedNeighborhoods, exchange: Exchange) -> MaskedSums:
+    """Return what the moments of all points follow from; those within strata are not known."""
+    return masked_sums(space.indices, space.products, space.are_mutual, space.with_itself)
+
+
+def _hsic(many: _StackedWeighted, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen 2"]:
     """Return HSIC₁ of both kernels on the pairs that are neighbors in both spaces, and with the two exchanged.
 
     Neither has a diagonal or needs to be symmetric (Song et al. 2012, equation 5).
     """
-    from lfm_tasks.measures.neighbor_loops import shared_sums  # numba, which takes .3 s to import
-
-    n = len(source.indices)
-    product, of_source, of_target, there, back = shared_sums(
-        source.indices, source.products, source.are_mutual, target.indices, target.products, target.are_mutual
-    )
-    fixed = product + of_source * of_target / ((n - 1) * (n - 2))
-    return (fixed - 2 * there / (n - 2)) / (n * (n - 3)), (fixed - 2 * back / (n - 2)) / (n * (n - 3))
+    n = len(many.indices)
+    fields = many.indices, many.products, many.are_mutual
+    sums = shared_sums(*(np.ascontiguousarray(lists[:, one]) for lists in fields), *fields, chosen)
+    product, of_one, of_other = sums[:, 0], sums[:, 1], sums[:, 2]
+    fixed = product + of_one * of_other / ((n - 1) * (n - 2))
+    return np.asarray((fixed[:, None] - 2 * sums[:, 3:] / (n - 2)) / (n * (n - 3)))
 
 
 def _permuted_weighted(prepared: WeightedNeighborhoods, order: Int[np.ndarray, " points"]) -> WeightedNeighborhoods:
@@ -150,8 +246,6 @@ def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
 def _nearest(
     products: Float[np.ndarray, "block points"], row_indices: Int[np.ndarray, " block"], n_neighbors: int
 ) -> Int[np.ndarray, "block neighbors"]:
-    from lfm_tasks.measures.neighbor_loops import largest_of_rows  # numba, which takes .3 s to import
-
     if n_neighbors >= products.shape[1]:
         raise ValueError(f"got {n_neighbors} neighbors of {products.shape[1]} points, expected fewer")
     if n_neighbors <= _MOST_INSERTED:
@@ -161,9 +255,9 @@ def _nearest(
 
 
 _PLACES = np.arange(N_NEIGHBORS)
-_RANK_WEIGHTS = 2 / ((1 + np.abs(_PLACES[:, None] - _PLACES)) * (_PLACES[:, None] + _PLACES + 2))
+RANK_WEIGHTS = 2 / ((1 + np.abs(_PLACES[:, None] - _PLACES)) * (_PLACES[:, None] + _PLACES + 2))
 # Of none, one, … shared neighbors: a point that shares none agrees by 0.
-_MOST_AGREEMENT = np.concatenate([[1.0], np.cumsum(1 / (1 + _PLACES))])
+MOST_AGREEMENT = np.concatenate([[1.0], np.cumsum(1 / (1 + _PLACES))])
 _COUNTS = np.arange(N_NEIGHBORS + 1)
 
 MEASURES = {
@@ -202,6 +296,9 @@ MEASURES = {
         invariances=_ROTATIONS,
         permute=_permuted_weighted,
         compare_both_ways=_cknna_both_ways,
+        lists=ListForm(
+            _weighted_among, _stacked_weighted, _cknna_of_many, _cknna_sums, masked_moments, _FEWEST_OF_CHANCE
+        ),
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         neighbors=(N_NEIGHBORS, "angular"),
@@ -214,6 +311,9 @@ MEASURES = {
         invariances=_ROTATIONS,
         permute=permuted_neighborhoods,
         of_cosine_neighbors=of_graph,
+        lists=ListForm(
+            _neighbors_only, _stacked_neighborhoods, _rank_similarities, _rank_sums, _rank_moments, _FEWEST_OF_CHANCE
+        ),
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         neighbors=(N_NEIGHBORS, "angular"),

@@ -22,8 +22,8 @@ from lfm_tasks.measures.cross_covariances import (
     stretched_products,
 )
 from lfm_tasks.measures.point_sets import PointSets, centered
-from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
-from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
+from lfm_tasks.statistics.exchange_moments import has_moments, trace_sums_of_factor
+from lfm_tasks.statistics.permutation_moments import concentration, row_energies
 from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import ExchangeSums
 
@@ -236,13 +236,10 @@ def factor_sums(space: TraceSpace, side: int, exchange: Exchange) -> FactorSums:
     energies, whole = space.energies(side), space.whole(side)
     if whole is None:
         return FactorSums(energies, None, 1.0)
-    spread = concentration(exchange.by_unit(np.vecdot(whole @ (whole.T @ whole.copy()), whole)))
     if not has_moments(exchange):
-        return FactorSums(energies, None, spread)
-    if not exchange.sets:
-        return FactorSums(energies, permutation_profile(whole).sums, spread)
-    sums = sums_of_factor(whole, exchange)
-    return FactorSums(energies, sums, max(spread, sums.concentration))
+        return FactorSums(energies, None, concentration(exchange.by_unit(row_energies(whole))))
+    made = trace_sums_of_factor(whole, exchange)
+    return FactorSums(energies, made.sums, made.concentration)
 
 
 def traces(first: TraceSpace, second: TraceSpace) -> Float[np.ndarray, "2 sets"]:

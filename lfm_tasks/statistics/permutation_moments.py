@@ -116,6 +116,15 @@ def directed_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
     )
 
 
+def symmetric_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
+    """Return `moment_sums` of a sparse symmetric matrix with an empty diagonal."""
+    n_points = matrix.shape[0]
+    squared = matrix * matrix
+    r, q = matrix @ np.ones(n_points), squared @ np.ones(n_points)
+    cubes, triangles = float((squared * matrix).sum()), float(((matrix @ matrix) * matrix).sum())
+    return moment_sums(GraphSums(np.zeros(n_points), r, q, 0.0, 0.0, float(r @ (matrix @ r)), cubes, triangles))
+
+
 # The edges of a directed multigraph.
 _Edges = tuple[tuple[int, int], ...]
 

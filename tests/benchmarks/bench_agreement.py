@@ -27,7 +27,8 @@ from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.inventory.correspondence import ExchangeabilityGroups, Resampling, resampling
 from lfm_tasks.stages.scores.block import STATISTICS, resampled
 from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import Exchange
 
 MEAN, QUANTILE, P_VALUE, LOW, HIGH = (

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of
 
 Spaces = Mapping[str, np.ndarray]

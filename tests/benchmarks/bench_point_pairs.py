@@ -20,7 +20,8 @@ from lfm_tasks.measures.point_matrices import MatrixForm, TiledMatrix
 from lfm_tasks.measures.point_sets import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import resampling
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 
 NAMES = ("cka_linear_debiased_song", "cka_rbf_half_median", "distance_correlation", "rsa_pearson_rdm_pearson")
 Spaces = Sequence[np.ndarray]

@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import resampling
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 
 # A zoo of 1,200 spaces: its pairs, how often its blocks read a space, and its spaces once on each of two workers.
 PAIRS, READS, SPACES = 720_600, 17_000, 2_400

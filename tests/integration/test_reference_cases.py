@@ -14,7 +14,8 @@ from lfm_tasks.stages.bases.job import basis_method, compute_basis
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.model_pairs import false_discovery_rates
 from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
 

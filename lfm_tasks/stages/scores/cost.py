@@ -21,8 +21,8 @@ from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side,
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work, n_read
+from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
-from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.stages.scores.trace_measures import trace_bytes
 from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
 from lfm_tasks.statistics.resampling import FEW_DRAWS
@@ -39,6 +39,8 @@ _IMPORTS, _IMPORTS_OF_MEASURES = 0.15, 0.6
 _SUMS_BYTES = 210_000
 # Of a point: lists of ten to fifteen neighbors and their weights, of all points and of halves.
 _LIST_BYTES = 600
+# Of a neighbor, its place, weight and flag, twice.
+_WEIGHED_BYTES = 28
 
 
 @dataclass(frozen=True)
@@ -273,10 +275,10 @@ def _read_share(block: _Block) -> float:
 def _measures_bytes(block: _Block) -> int:
     """Return the bytes of activations and of what the costliest measure of them prepares."""
     n, held = block.n_points, block.held
-    quadratic = 2 * 8 * n * n * 2 + min(1 << 30, 8 * n * n * len(held))
+    quadratic = 2 * 8 * n * n * 2 + min(MOST_PREPARED, 8 * n * n * len(held))
     linear = 3 * 8 * sum(size.n_points * size.n_features for size in held)
     # Leading eigenvectors, twice as many while they are looked for, and a block of distances.
-    leading = min(1 << 30, 8 * n * LEADING * len(held)) + 8 * n * (5 * 2 * LEADING + 2 * 512)
+    leading = min(MOST_PREPARED, 8 * n * LEADING * len(held)) + 8 * n * (5 * 2 * LEADING + 2 * 512)
     kept = _kept_spaces_bytes(block)
 
     def of_measure(name: str) -> int:
@@ -354,10 +356,14 @@ def _together_bytes(block: _Block) -> int:
     else:
         # Rows as they are, and lists of some 25 neighbors.
         held = sum(size.n_bytes + 200 * size.n_points for size in sizes)
+    weighed = [MEASURES[name] for name in block.of_point_pairs if MEASURES[name].lists is not None]
+    if most := max((measure.neighbors[0] + 1 for measure in weighed if measure.neighbors is not None), default=0):
+        # Lists with weights of all spaces, one by one and side by side.
+        held = max(held, sum(size.n_bytes + _WEIGHED_BYTES * most * size.n_points for size in sizes))
     held += 8 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
     # One space at a time: tiles of up to 4,096 points that are looked at twice, those above the diagonal in double
     # precision and their bits in single; or blocks of products that neighbors are looked for in.
-    finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
+    finds_neighbors = any(MEASURES[name].matrix is None for name in block.of_point_pairs)
     held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
     held += 7 * block.n_points**2 if forms and block.n_points <= KeptTiles.most_points else 0
     if not forms or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
@@ -370,7 +376,7 @@ def _lists_bytes(block: _Block) -> int:
     """Return the bytes of lists of neighbors, and of what else is prepared of spaces, kept for later blocks."""
     measures = [MEASURES[name] for name in [*block.of_rows, *block.of_point_pairs]]
     n_kept = sum(not measure.has_family and not measure.is_quadratic for measure in measures)
-    n_kept += any(measure.of_shared_neighbors is not None for measure in measures)
+    n_kept += len({one.neighbors for one in measures if one.of_shared_neighbors is not None or one.lists is not None})
     n_bases = _n_bases_of_all(len(block.bases))
     n_grouped = sum(measure.matrix is not None or measure.trace is not None for measure in measures)
     in_sets = n_grouped * n_bases * _SUMS_BYTES if block.pair.is_grouped and block.pair.has_moments else 0

@@ -13,7 +13,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import TraceForm, trace_kind
 from lfm_tasks.runtime.rates import thread_seconds
 from lfm_tasks.stages.scores.block import tile_side
-from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
+from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 from lfm_tasks.threads import one_thread
 
@@ -115,10 +115,12 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
         # Products in double precision, then the nearest of each row, kept for later blocks; of a pair both lists of
         # each point.
         n_made = n_spaces * (0.5 if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
+        # What lists weigh is made once more in each part of a block.
+        n_weighed = 0 if measure.lists is None else n_read(n_spaces, n_pairs, tile_side(n, d))
         return {
             "calls": 100.0 * n_pairs,
             "products": 2.0 * n_made * n * n * d,
-            "entries": 15.0 * n_made * n * n + 150.0 * n_pairs * n,
+            "entries": 15.0 * n_made * n * n + 150.0 * n_pairs * n + 20_000.0 * n_weighed * n,
         }
     # The pass itself; bandwidths, tables and sums for chance are computed once a run, or kept from earlier blocks of a
     # process, of three in four spaces in zoos of several blocks. With a bandwidth a tile has a product for all points

@@ -6,9 +6,7 @@ halves from the same pass; chance in closed form.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
-from math import comb
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -25,6 +23,8 @@ from lfm_tasks.measures.matrix_moments import (
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
+from lfm_tasks.measures.neighbor_chance import moments_of_values, value_of_counts
+from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, Metric, Neighborhoods, count_sums
 from lfm_tasks.measures.point_matrices import MatrixConstants, MatrixForm, TiledMatrix
 from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
@@ -36,11 +36,10 @@ from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
     are_concentrated,
-    directed_moment_sums,
     moments_of_pairs,
 )
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import ExchangeSums, block_sums, moments_of_sums, strata_sums
+from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -198,7 +197,11 @@ def knows_chance(measure: Measure, exchange: Exchange) -> bool:
     """
     if not measure.compares_point_pairs or exchange.n_points < measure.smallest_n or not has_moments(exchange):
         return False
-    of_count = measure.of_shared_neighbors
+    of_count, form = measure.of_shared_neighbors, measure.lists
+    if form is not None:
+        return exchange.n_points >= form.fewest_points and (
+            not exchange.sets or (form.has_strata and exchange.strata is not None)
+        )
     if of_count is None or not exchange.sets:
         return True
     is_linear = bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
@@ -249,14 +252,6 @@ class _KeptMatrix:
     chance: MatrixChance | MatrixSums | None
     is_constant: Bool[np.ndarray, " sets"]
     energies: Float[np.ndarray, " sets"]
-
-
-@dataclass(frozen=True)
-class _KeptLists:
-    """The lists of neighbors of one space, and sums for chance."""
-
-    lists: "NeighborLists"
-    sums: Float[np.ndarray, " partitions"] | ExchangeSums | None
 
 
 def travel_bytes(name: str, n_points: int) -> int:
@@ -365,6 +360,25 @@ def _kept_matrix(address: Hashable | None, form: MatrixForm, rows: SpaceRows, po
     return kept_for_later(address, compute)
 
 
+def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple[int, Metric]) -> "NeighborLists":
+    """Return the lists of neighbors of a space, by direction or by distance: all measures of so many have the same."""
+    # Its compiled loops take .3 s to import: only for those who need them.
+    from lfm_tasks.measures.neighbor_pairs import neighbor_lists
+
+    known = spaces.neighbors.get(key) if neighbors[1] == "angular" else None
+    address = None if spaces.address is None else (*spaces.address, "lists of neighbors", *neighbors, key)
+    rows = spaces.rows[key]
+    return kept_for_later(address, lambda: neighbor_lists(of_order_one(rows), sets, known, *neighbors))
+
+
+def list_sums(
+    spaces: SpacesOnPoints, key: str, of_prepared: Callable[[Any, Exchange], Any], prepared: Any, exchange: Exchange
+) -> Any:
+    """Return what a space contributes to the moments of a measure of lists; None where these are not known."""
+    address = None if spaces.address is None else (*spaces.address, of_prepared, key)
+    return kept_for_later(address, lambda: of_prepared(prepared, exchange))
+
+
 def _score_neighbors(
     value_of_count: Float[np.ndarray, " counts"],
     spaces: SpacesOnPoints,
@@ -372,58 +386,28 @@ def _score_neighbors(
     pairs: list[tuple[str, str]],
 ) -> "_Scored":
     """Return the scores of pairs by shared neighbors."""
-    # Its compiled loops take .3 s to import: only for those who need them.
-    from lfm_tasks.measures.neighbor_pairs import neighbor_graph, neighbor_lists, neighbor_shares
-
-    def keep(key: str) -> _KeptLists:
-        lists = neighbor_lists(of_order_one(spaces.rows[key]), points.sets, spaces.neighbors.get(key))
-        if not points.has_moments:
-            return _KeptLists(lists, None)
-        graph = neighbor_graph(lists)
-        strata = points.exchange.strata
-        if strata is None:
-            return _KeptLists(lists, directed_moment_sums(graph))
-        members = np.eye(len(points.exchange.sets))[strata]
-        return _KeptLists(lists, strata_sums(block_sums(graph, members), strata))
+    from lfm_tasks.measures.neighbor_pairs import neighbor_shares, neighbors_in_set
 
     layout, n_points = _layout(pairs), len(points.sets.order)
-    # The lists are those of all measures of shared neighbors.
-    kept = [
-        kept_for_later(spaces.address_of("lists of neighbors", key, has_moments=points.has_moments), partial(keep, key))
-        for key in layout.keys
-    ]
-    sources, targets = ([kept[place].lists for place in side] for side in layout.sides)
+    kept = [lists_of(spaces, key, points.sets, (N_NEIGHBORS, "angular")) for key in layout.keys]
+    sources, targets = ([kept[place] for place in side] for side in layout.sides)
     shares = neighbor_shares(sources, targets, points.sets, value_of_count, layout.wanted)[:, *layout.places]
     if not points.has_moments:
         return _Scored(shares, None, {})
-    of_sources, of_targets = ([kept[place].sums for place in side] for side in layout.sides)
+    everyone = np.arange(n_points)
+    sums = [
+        list_sums(spaces, key, count_sums, Neighborhoods(neighbors_in_set(lists, everyone, 0)), points.exchange)
+        for key, lists in zip(layout.keys, kept, strict=True)
+    ]
+    of_sources, of_targets = ([sums[place] for place in side] for side in layout.sides)
     if points.exchange.sets:
         in_sets = moments_of_sums(_of_kind(ExchangeSums, of_sources), _of_kind(ExchangeSums, of_targets))
         line = value_of_count[1] - value_of_count[0]
         return _Scored(shares, in_sets.of(layout.places).scaled(line / n_points), {})
     free = np.stack(_of_kind(np.ndarray, of_sources)), np.stack(_of_kind(np.ndarray, of_targets))
     counts = moments_of_pairs(free[0], free[1], n_points).of(layout.places)
-    return _Scored(shares, moments_of_values(counts, value_of_count, n_points), {})
-
-
-def moments_of_values(
-    counts: MomentArrays, value_of_count: Float[np.ndarray, " counts"], n_points: int
-) -> MomentArrays:
-    """Return the moments of the mean over points of g(c), from those of Σ c, c shared neighbors of a point.
-
-    By chance c is hypergeometric: k drawn of n − 1 points, k of them neighbors. Exact where g is linear. Else the mean
-    is exact; the deviation is that of the best line through g, and the residual of g adds variance as if points were
-    independent.
-    """
-    k = len(value_of_count) - 1
-    drawn = np.array([comb(k, c) * comb(n_points - 1 - k, k - c) / comb(n_points - 1, k) for c in range(k + 1)])
-    steps, mean = np.arange(k + 1) - drawn @ np.arange(k + 1), float(drawn @ value_of_count)
-    spread = float(drawn @ steps**2)
-    slope = float(drawn @ (steps * value_of_count)) / spread
-    left = max(float(drawn @ (value_of_count - mean - slope * steps) ** 2), 0.0)
-    of_line = slope * counts.deviation / n_points
-    deviation = np.sqrt(of_line**2 + left / n_points)
-    return MomentArrays(np.full(deviation.shape, mean), deviation, counts.skewness * (of_line / deviation) ** 3)
+    value = value_of_counts(value_of_count, n_points)
+    return _Scored(shares, moments_of_values(counts, value, n_points), {})
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """Scores of activations: each space prepared once a block, with chance (exact where that is known) and intervals."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.diffusion import LEADING, MOST_WHOLE
-from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
+from lfm_tasks.measures.measure import of_order_one
+from lfm_tasks.measures.neighborhoods import N_NEIGHBORS
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.neighbors.search import tied_share
 from lfm_tasks.stages.activations.job import read_activations
@@ -21,128 +19,31 @@ from lfm_tasks.stages.scores.alignment_measures import score_alignments
 from lfm_tasks.stages.scores.block import (
     MOST_TIED,
     OF_CHANCE,
-    OF_HALVES,
     P_VALUE,
     STATISTICS,
     BlockJob,
     BlockScores,
     Resamplings,
-    against_chance,
-    resampled,
 )
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.stages.scores.cache import kept_space
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.drawn_cosines import MatrixSpaces, drawn_chance
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.stages.scores.list_measures import score_lists
+from lfm_tasks.stages.scores.pairwise_measures import (
+    MOST_POINTS_SQUARED,
+    Activations,
+    PreparedSpaces,
+    by_permutations,
+    by_target,
+    score_by_pairs,
+)
+from lfm_tasks.stages.scores.point_pair_measures import knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.exchange_moments import has_moments
-from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
-from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_far, can_stop, tail_of
 
-# Measures that hold n² numbers a space, and no family has: at most this many points, this many bytes at a time.
-MOST_POINTS_SQUARED = MOST_WHOLE
-_MOST_BYTES_SQUARED = 1 << 30
 # Variance, relative to the largest, below which a direction is rounding: squares of single precision.
 _NO_DIRECTION = 1e-12
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them.
-
-    ``address``: of spaces on all their points, what these points and their halves are known by; see `SpacesOnPoints`.
-    """
-
-    rows: Mapping[str, np.ndarray]
-    neighbors: Mapping[str, np.ndarray]
-    address: tuple[Hashable, ...] | None = None
-
-    @property
-    def on_points(self) -> SpacesOnPoints:
-        """Return the function on chosen points, for measures of all pairs of points."""
-        return SpacesOnPoints(self.rows, self.neighbors, self.address)
-
-    def some(self, keys: Collection[str]) -> "Activations":
-        """Return the activations of some spaces."""
-        known = {key: self.neighbors[key] for key in keys if key in self.neighbors}
-        return Activations({key: self.rows[key] for key in keys}, known, self.address)
-
-    def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
-        """Return the activations of the spaces in ``kept``, on these points of each."""
-        known = {
-            key: left
-            for key, rows in kept.items()
-            if key in self.neighbors and (left := neighbors_among(self.neighbors[key], rows)) is not None
-        }
-        return Activations({key: self.rows[key][rows] for key, rows in kept.items()}, known)
-
-    def prepare(self, key: str, measure: Measure, kept: np.ndarray | None) -> Any:
-        """Return one space as the measure wants it, of all points or some."""
-        spaces = self if kept is None else self.among({key: kept})
-        if measure.of_cosine_neighbors is not None and key in spaces.neighbors:
-            return measure.of_cosine_neighbors(spaces.neighbors[key])
-        return prepare_rows(measure, spaces.rows[key])
-
-
-@dataclass
-class PreparedSpaces:
-    """Spaces on one list of ids (or the rows ``kept`` of it) as one measure prepared them, as far as memory goes.
-
-    ``number``: 0 of all rows, 1 to 4 of halves; for later blocks, which find what is small under it.
-    """
-
-    measure: Measure
-    spaces: Activations
-    kept: np.ndarray | None = None
-    number: int = 0
-    _prepared: dict[str, Any] = field(default_factory=dict)
-    _energies: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def prepared(self, key: str) -> Any:
-        """Return one space, prepared."""
-        if key not in self._prepared:
-            if self.measure.is_quadratic:
-                n_points = len(self.spaces.rows[key])
-                n_kept = max(2, _MOST_BYTES_SQUARED // (8 * n_points * (LEADING if self._is_factor else n_points)))
-                while len(self._prepared) >= n_kept:
-                    del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = kept_for_later(
-                self._address(key), lambda: self.spaces.prepare(key, self.measure, self.kept)
-            )
-        return self._prepared[key]
-
-    @property
-    def _is_factor(self) -> bool:
-        """Whether a space of a quadratic measure is held as its leading eigenvectors."""
-        n_points = len(next(iter(self.spaces.rows.values()))) if self.kept is None else len(self.kept)
-        return self.measure.has_value_for_many and n_points > MOST_POINTS_SQUARED
-
-    def _address(self, key: str) -> tuple[Hashable, ...] | None:
-        if self.spaces.address is None or (self.measure.is_quadratic and not self._is_factor):
-            return None
-        # All that a prepared space depends on, see `Activations.prepare`.
-        measure = self.measure
-        way = measure.prepare, measure.of_cosine_neighbors, "scaling" in measure.invariances
-        return (*self.spaces.address, *way, key, self.number)
-
-    def live_on_few_units(self, source: str, target: str, exchange: Exchange) -> bool:
-        """Return whether two spaces `live_on_few_units`; no measure of directions takes notice of far points."""
-        if self.measure.needs_directions:
-            return False
-        for key in (source, target):
-            if key not in self._energies:
-                self._energies[key] = row_energies(of_order_one(self.spaces.rows[key]).astype(np.float64))
-        return live_on_few_units(self._energies[source], self._energies[target], exchange)
-
-    def both_ways(self, source: str, target: str) -> tuple[float, float]:
-        """Return the values of both directions."""
-        return _both_ways(self.measure, self.prepared(source), self.prepared(target))
-
-
-def prepare_rows(measure: Measure, rows: np.ndarray) -> Any:
-    """Return one space as the measure wants it; numbers near the ends of the floating-point range do not matter."""
-    return measure.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows)
 
 
 class RowChecks:
@@ -244,11 +145,14 @@ def score_rows(
     What a measure cannot compute of one pair concerns that pair only.
     """
     measure = MEASURES[name]
-    score = _by_family if measure.has_family else _by_pairs
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
         with np.errstate(all="ignore"):
-            scores = score(name, spaces, pairs, resampling, null)
+            if measure.has_family:
+                scores = _by_family(name, spaces, pairs, resampling, null)
+            else:
+                values, localized = score_by_pairs(measure, spaces, pairs, resampling, null)
+                scores = RowScores(values, {}, localized)
         p_values = scores.values[:, :, P_VALUE]
         np.maximum(p_values, resampling.exchange.least_p, out=p_values)
         return scores
@@ -281,6 +185,9 @@ def _by_family(
     if measure.trace is not None:
         values, refusals = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
         has_chance = has_moments(resampling.exchange)
+    elif measure.lists is not None:
+        values, refusals = score_lists(measure, measure.lists, spaces.on_points, pairs, resampling), {}
+        has_chance = knows_chance(measure, resampling.exchange)
     elif measure.alignment is not None:
         values, refusals = score_alignments(measure, measure.alignment, spaces.on_points, pairs, resampling, null)
         is_drawn = measure.alignment.by_permutations is not None
@@ -299,14 +206,16 @@ def _by_family(
         if key in refusals
     }
     usable = [index for index in range(len(pairs)) if index not in refused]
-    concentrated = np.zeros(len(pairs), dtype=bool)
+    unknown = np.zeros(len(pairs), dtype=bool)
     if has_chance:
-        concentrated[usable] = (np.isfinite(values[usable, :, 0]) & np.isnan(values[usable, :, P_VALUE])).any(axis=1)
-    drawn_for = [index for index in usable if not has_chance or concentrated[index]] if null.n_permutations else []
+        unknown[usable] = (np.isfinite(values[usable, :, 0]) & np.isnan(values[usable, :, P_VALUE])).any(axis=1)
+    # Of lists of neighbors chance is not known for other reasons.
+    concentrated = unknown & (measure.lists is None)
+    drawn_for = [index for index in usable if not has_chance or unknown[index]] if null.n_permutations else []
     if drawn_for:
         whole = PreparedSpaces(measure, spaces)
         matrices = MatrixSpaces(measure, spaces.rows) if measure.matrix is not None else None
-        for target, indices in _by_target([pairs[index] for index in drawn_for]).items():
+        for target, indices in by_target([pairs[index] for index in drawn_for]).items():
             places = [drawn_for[index] for index in indices]
             sources, exchange = [pairs[place][0] for place in places], resampling.exchange
             few = [
@@ -318,113 +227,9 @@ def _by_family(
                 of_matrices = drawn_chance(matrices, (sources, target), scores, few, exchange, null)
                 values[places, :, OF_CHANCE] = of_matrices[:, None]
             else:
-                drawn = _by_permutations(whole, sources, target, resampling, null, few)
+                drawn = by_permutations(whole, sources, target, resampling, null, few)
                 values[places, :, OF_CHANCE] = drawn[:, :, 1:]
     return RowScores(values, refused, frozenset(np.flatnonzero(concentrated).tolist()))
-
-
-def _by_target(pairs: list[tuple[str, str]]) -> dict[str, list[int]]:
-    by_target: dict[str, list[int]] = {}
-    for index, (_, target) in enumerate(pairs):
-        by_target.setdefault(target, []).append(index)
-    return by_target
-
-
-def _by_pairs(
-    name: str, spaces: Activations, pairs: list[tuple[str, str]], resampling: Resampling, null: NullConfig
-) -> RowScores:
-    """Return the statistics of pairs by a measure that is computed pair by pair."""
-    measure = MEASURES[name]
-    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
-    whole = PreparedSpaces(measure, spaces)
-    for target, indices in _by_target(pairs).items():
-        sources = [pairs[index][0] for index in indices]
-        values[indices, :, :5] = _by_permutations(whole, sources, target, resampling, null)
-    halves = _of_halves(measure, spaces, pairs, resampling.halves)
-    values[:, :, OF_HALVES] = resampled(values[:, :, 0], halves, measure.value_range)
-    return RowScores(values, {})
-
-
-def _of_halves(
-    measure: Measure,
-    spaces: Activations,
-    pairs: list[tuple[str, str]],
-    halves: Bool[np.ndarray, "splits points"] | None,
-) -> Float[np.ndarray, "pairs 2 halves"]:
-    """Return the values on each half of the points; NaN where too few are in it, empty without halves."""
-    if halves is None:
-        return np.empty((len(pairs), 2, 0))
-    values = np.full((len(pairs), 2, N_HALVES), np.nan)
-    for place, inside in enumerate(half for second in halves for half in (~second, second)):
-        kept = np.flatnonzero(inside)
-        usable = [
-            index
-            for index, pair in enumerate(pairs)
-            if len(kept) >= measure.least_points(max(spaces.rows[key].shape[1] for key in pair))
-        ]
-        # One half at a time: of measures that hold n² numbers a space, all at once would not fit.
-        prepared = PreparedSpaces(measure, spaces, kept, number=1 + place)
-        for index in usable:
-            values[index, :, place] = prepared.both_ways(*pairs[index])
-    return values
-
-
-def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float]:
-    if measure.compare_both_ways is not None:
-        return measure.compare_both_ways(source, target)
-    there = measure.compare(source, target)
-    return there, there if measure.is_symmetric else measure.compare(target, source)
-
-
-def _by_permutations(
-    spaces: PreparedSpaces,
-    sources: list[str],
-    target: str,
-    resampling: Resampling,
-    null: NullConfig,
-    on_few_points: Sequence[bool] = (),
-) -> Float[np.ndarray, "sources 2 5"]:
-    """Return score and chance for every source; permutations of the target are shared by all.
-
-    Sources whose scores are far beyond the first few permutations take no part in the others.
-
-    Parameters
-    ----------
-    on_few_points
-        Which sources are known to live on few points with the target; others are looked at.
-    """
-    measure, prepared = spaces.measure, spaces.prepared(target)
-    scores = np.array([_both_ways(measure, spaces.prepared(source), prepared) for source in sources])
-    chance = np.full((len(sources), null.n_permutations, 2), np.nan)
-    is_distance = measure.kind == "distance"
-    left = list(range(len(sources)))
-    few = [
-        is_few or spaces.live_on_few_units(source, target, resampling.exchange)
-        for source, is_few in zip(sources, on_few_points or [False] * len(sources), strict=True)
-    ]
-    may_stop = can_stop(resampling.exchange, null.n_permutations)
-    for draw in range(null.n_permutations):
-        order = resampling.exchange.permutation(draw, seed=null.seed)
-        rows = spaces.spaces.rows[target]
-        permuted = prepare_rows(measure, rows[order]) if measure.permute is None else measure.permute(prepared, order)
-        for place in left:
-            chance[place, draw] = _both_ways(measure, spaces.prepared(sources[place]), permuted)
-        if may_stop and draw + 1 == FEW_DRAWS:
-            left = [
-                place
-                for place in left
-                if few[place] or not are_far(scores[place], chance[place, :FEW_DRAWS], is_distance=is_distance).all()
-            ]
-            if not left:
-                break
-    found = np.empty((len(sources), 2, 5))
-    found[:, :, 0] = scores
-    for place, drawn in enumerate(chance):
-        made = drawn if place in left else drawn[:FEW_DRAWS]
-        tail = tail_of(len(made), null.n_permutations, on_few_units=few[place])
-        for side, score in enumerate(scores[place].tolist()):
-            found[place, side, 1:] = against_chance(score, made[:, side], is_distance=is_distance, tail=tail)
-    return found
 
 
 def score_activations(

@@ -1,5 +1,7 @@
 """PWCCA and matching on many sets of points: the values of their definitions, and their chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,8 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores import alignment_measures
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of
 from tests.unit.measures.test_cross_covariances import N_POINTS, related, scored
 
@@ -221,8 +224,14 @@ def test_constant_features__are_zero_whatever_their_value_rounds_to() -> None:
     assert MEASURES["soft_match"](rows, rows) == pytest.approx(0.5)
 
 
-@pytest.mark.usefixtures("only_permutations")
-@pytest.mark.parametrize("name", ["hard_match", "rank_similarity_10"])
+@pytest.fixture
+def with_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a measure that is compared pair by pair, with chance by permutations."""
+    monkeypatch.setitem(MEASURES.by_name, "plugin", replace(MEASURES["rank_similarity_10"], lists=None))
+
+
+@pytest.mark.usefixtures("only_permutations", "with_plugin")
+@pytest.mark.parametrize("name", ["hard_match", "plugin"])
 def test_few_permutations__end_only_what_lies_far_beyond_them(name: str) -> None:
     rows = related(12, 0)
     # "c" is a little of "a" in much noise: near enough to chance that all permutations are drawn.
@@ -250,7 +259,8 @@ def test_few_permutations__end_only_what_lies_far_beyond_them(name: str) -> None
     assert of(chance(60, few)[0])["p_value"] >= 1 / 6 - 1e-12
 
 
-@pytest.mark.parametrize("name", ["hard_match", "rank_similarity_10"])
+@pytest.mark.usefixtures("with_plugin")
+@pytest.mark.parametrize("name", ["hard_match", "plugin"])
 def test_spaces_on_few_points__have_all_permutations(name: str) -> None:
     # Three far points that both have: none of a few permutations brings them together.
     generator, measure = np.random.default_rng(9), MEASURES[name]

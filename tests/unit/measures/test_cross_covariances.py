@@ -13,7 +13,8 @@ from lfm_tasks.measures.cross_covariances import (
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach
 
 CROSSED = sorted(name for name, measure in MEASURES.items() if measure.cross is not None)

@@ -1,10 +1,12 @@
 """Multi-scale CKA and distance correlation, fused layers and manifold kernels against their definitions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lfm_tasks.config import NullConfig
 from lfm_tasks.measures import diffusion
 from lfm_tasks.measures.diffusion import (
     PowerFactor,
@@ -15,6 +17,13 @@ from lfm_tasks.measures.diffusion import (
 )
 from lfm_tasks.measures.manifold_kernels import ManifoldKernel, manifold_kernel
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores import point_pair_measures
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
+from lfm_tasks.statistics.exchange_moments import aligned_trace_moments, trace_sums_of_factor, trace_sums_of_matrix
+from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
 
 
 def spaces(n_points: int = 40, widths: tuple[int, ...] = (6, 9, 5, 7)) -> list[np.ndarray]:
@@ -148,3 +157,78 @@ def test_constant_spaces__have_no_value() -> None:
     rows, constant = spaces()[0], np.ones((40, 3))
     for name in ("multiscale_cka_t_2", "multiscale_distance_correlation_t_2"):
         assert np.isnan(MEASURES[name](rows, constant)), name
+
+
+@pytest.mark.parametrize("power", [2, 4])
+@pytest.mark.parametrize(
+    "exchange",
+    [Exchange(48), within_strata(np.repeat([0, 1, 2], [20, 16, 12])), of_groups(np.repeat(np.arange(32), 2))],
+    ids=["all", "strata", "groups"],
+)
+def test_chance_of_powers_of_distances__is_that_of_permutations(power: int, exchange: Exchange) -> None:
+    generator, measure = np.random.default_rng(2), MEASURES[f"multiscale_distance_correlation_t_{power}"]
+    shared = generator.standard_normal((exchange.n_points, 6))
+    rows = {key: np.tanh(shared @ generator.standard_normal((6, 8))) for key in "ab"}
+    given = Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig()
+    ((values, back),) = score_rows(f"multiscale_distance_correlation_t_{power}", *given).values
+    np.testing.assert_array_equal(values, back)
+    source, target = (measure.prepare(one) for one in rows.values())
+    assert measure.permute is not None
+    drawn = np.array(
+        [measure.compare(source, measure.permute(target, exchange.permutation(draw))) for draw in range(4000)]
+    )
+    assert values[STATISTICS.index("null_mean")] == pytest.approx(drawn.mean(), abs=0.06 * drawn.std())
+    assert values[STATISTICS.index("null_q95")] == pytest.approx(np.quantile(drawn, 0.95), abs=0.15 * drawn.std())
+    share = float((drawn >= values[0] - 1e-9).mean())
+    assert values[STATISTICS.index("p_value")] == pytest.approx(share, rel=0.3, abs=3e-3)
+
+
+def test_chance_of_powers_of_distances__is_drawn_where_both_spaces_live_on_few_points() -> None:
+    generator, name = np.random.default_rng(3), "multiscale_distance_correlation_t_4"
+    rows = {key: generator.standard_normal((60, 5)) for key in "abcd"}
+    for key in "ab":
+        rows[key][:2] += 500 * np.eye(2, 5)
+    given = Activations(rows, {}), [("a", "b"), ("c", "d")], Resampling(Exchange(60), None)
+    found = score_rows(name, *given, NullConfig(n_permutations=60))
+    assert found.localized == {0}
+    assert np.isfinite(found.values[:, :, :5]).all()
+    without = score_rows(name, *given, NullConfig(n_permutations=0)).values
+    assert np.isfinite(without[1, :, :5]).all()
+    assert np.isnan(without[0, :, 1:5]).all()
+
+
+def test_sums_for_chance__are_the_same_of_a_matrix_and_of_its_factor() -> None:
+    factor = np.random.default_rng(4).standard_normal((40, 3))
+    factor -= factor.mean(axis=0)
+    for exchange in (Exchange(40), within_strata(np.repeat([0, 1], 20)), of_groups(np.repeat(np.arange(40), 1))):
+        of_factor, of_matrix = (
+            trace_sums_of_factor(factor, exchange),
+            trace_sums_of_matrix(factor @ factor.T, exchange),
+        )
+        one = aligned_trace_moments([of_factor], [of_factor], 40)
+        other = aligned_trace_moments([of_matrix], [of_matrix], 40)
+        # Within strata triangles of few features are those with the diagonal.
+        for name in ("mean", "deviation") if exchange.strata is not None else ("mean", "deviation", "skewness"):
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-7)
+        assert of_factor.concentration == pytest.approx(of_matrix.concentration)
+
+
+def test_many_large_spaces__are_each_prepared_once_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    measure = MEASURES["multiscale_distance_correlation_t_2"]
+
+    def prepare(rows: np.ndarray) -> object:
+        made.append(len(rows))
+        return measure.prepare(rows)
+
+    monkeypatch.setitem(MEASURES.by_name, "counted", replace(measure, prepare=prepare))
+    rows = {f"{place:02}": one for place, one in enumerate(np.random.default_rng(5).standard_normal((12, 40, 3)))}
+    pairs = [(first, second) for first in rows for second in rows if first < second]
+    for n_held, n_made in ((12, 12), (4, 20)):
+        made.clear()
+        monkeypatch.setattr(point_pair_measures, "MOST_PREPARED", 2 * n_held * 8 * 40 * 40)
+        found = score_rows("counted", Activations(rows, {}), pairs, Resampling(Exchange(40), None), NullConfig())
+        assert len(made) <= n_made
+        if n_held == 12:
+            expected = found.values
+    np.testing.assert_array_equal(found.values, expected)

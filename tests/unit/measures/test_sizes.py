@@ -10,7 +10,8 @@ from lfm_tasks.measures import cross_covariances
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of
 
 N_POINTS = 200

@@ -10,7 +10,8 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import FactoredSpace, MatrixSpace, StretchedSpace, TraceKind, trace_kind, trace_space
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, halves_of, of_groups, within_strata
 
 OF_TRACES = sorted(name for name, measure in MEASURES.items() if measure.trace is not None)

@@ -20,7 +20,8 @@ from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stages.scores.block import tile_side
 from lfm_tasks.stages.scores.cost import PairWork, block_load
 from lfm_tasks.stages.scores.measure_cost import is_counted, measure_work, n_read, time_measure
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 
 
 def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:

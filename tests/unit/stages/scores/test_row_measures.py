@@ -14,8 +14,9 @@ from lfm_tasks.measures import MEASURES, Measure
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores import row_measures
 from lfm_tasks.stages.scores.block import STATISTICS, against_chance
+from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED, Activations
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
-from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, RowChecks, check_rows, score_rows
+from lfm_tasks.stages.scores.row_measures import RowChecks, check_rows, score_rows
 from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
 

@@ -9,7 +9,8 @@ from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.stages.inventory.correspondence import resampling
 from lfm_tasks.stages.scores import cross_covariance_measures as stage
 from lfm_tasks.stages.scores.cost import PairWork, block_load
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.stages.scores.pairwise_measures import Activations
+from lfm_tasks.stages.scores.row_measures import score_rows
 
 KINDS = {
     "linear": ["procrustes_centered", "procrustes_centered_unit_norm", "shape_angular_alpha_1"],

@@ -1,0 +1,79 @@
+"""Scores of the measures of lists of nearest points: lists made once a space; one space with many in one pass."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.measure import ListForm, Measure, of_order_one
+from lfm_tasks.measures.point_sets import point_sets
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.point_pair_measures import (
+    SpacesOnPoints,
+    knows_chance,
+    list_sums,
+    lists_of,
+    pair_statistics,
+)
+from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import Exchange
+
+
+def score_lists(
+    measure: Measure, form: ListForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics of each (source, target), and back.
+
+    Chance is NaN unless `knows_chance` says that it is known, and for pairs with a space of which it is not.
+    """
+    from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
+
+    if measure.neighbors is None:
+        raise ValueError("got a measure of lists without the number of its neighbors, expected `Measure.neighbors`")
+    exchange = resampling.exchange
+    sets = point_sets(exchange.n_points, resampling.halves)
+    # One order of both, so that a pair has the same bits whichever is the source.
+    keys = sorted({key for pair in pairs for key in pair})
+    place_of = {key: place for place, key in enumerate(keys)}
+    ends = np.array([sorted((place_of[first], place_of[second])) for first, second in pairs])
+    lists = [lists_of(spaces, key, sets, measure.neighbors) for key in keys]
+    values = np.full((sets.n_sets, len(pairs), 2), np.nan)
+    sums: list[Any] = [None] * len(keys)
+    for number, inside in enumerate(sets.points):
+        points = np.sort(sets.order[inside])
+        if len(points) < measure.smallest_n:
+            continue
+        prepared = [
+            form.of_neighbors(of_order_one(spaces.rows[key][points]), neighbors_in_set(one, points, number))
+            for key, one in zip(keys, lists, strict=True)
+        ]
+        if number == 0 and knows_chance(measure, exchange):
+            of_space = partial(list_sums, spaces, of_prepared=form.sums, exchange=exchange)
+            sums = [of_space(key, prepared=one) for key, one in zip(keys, prepared, strict=True)]
+        stacked = form.stack(prepared)
+        del prepared
+        for one in np.unique(ends[:, 0]).tolist():
+            of_one = np.flatnonzero(ends[:, 0] == one)
+            values[number, of_one] = form.compare(stacked, one, ends[of_one, 1])
+    moments = _moments(form, sums, ends.tolist(), exchange)
+    flat = values.reshape(sets.n_sets, -1)
+    least = np.repeat(spaces.least_points(measure, pairs), 2)
+    statistics = pair_statistics(flat, flat[0], moments, np.asarray, measure, sets, least).reshape(len(pairs), 2, -1)
+    is_turned = [place_of[first] > place_of[second] for first, second in pairs]
+    statistics[is_turned] = statistics[is_turned][:, ::-1]
+    return statistics
+
+
+def _moments(form: ListForm, sums: Sequence[Any], ends: list[list[int]], exchange: Exchange) -> MomentArrays | None:
+    """Return the moments of each pair, twice, once for each direction; NaN where those of a space are not known."""
+    known = [index for index, pair in enumerate(ends) if all(sums[place] is not None for place in pair)]
+    if not known:
+        return None
+    of_sources, of_targets = ([sums[ends[index][side]] for index in known] for side in (0, 1))
+    found = form.moments(of_sources, of_targets, exchange.n_points)
+    mean, deviation, skewness = np.full((3, len(ends), 2), np.nan)
+    for of_all, of_known in ((mean, found.mean), (deviation, found.deviation), (skewness, found.skewness)):
+        of_all[known] = of_known[:, None]
+    return MomentArrays(mean.ravel(), deviation.ravel(), skewness.ravel())
