@@ -148,9 +148,11 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     work = total_work(work, _fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
     for name in _unlike([*block.of_rows, *block.of_point_pairs]):
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
+        is_closed = pair.has_moments and MEASURES[name].trace_chance is not None
+        n_permutations = 0 if is_closed else pair.n_permutations
         if not MEASURES[name].compares_point_pairs:
             counts = n_read(len(bases), n_pairs, block.side), n_pairs
-        work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
+        work = total_work(work, measure_work(name, size, counts, n_permutations, block.n_halves))
         if not pair.has_moments and MEASURES[name].matrix is not None:
             work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))
         elif pair.is_grouped and (MEASURES[name].matrix is not None or MEASURES[name].trace is not None):

@@ -13,7 +13,8 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.measures.traces import TraceForm, trace_kind
 from lfm_tasks.runtime.rates import thread_seconds
 from lfm_tasks.stages.scores.block import tile_side
-from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED
+from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED, squared_bytes
+from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 from lfm_tasks.threads import one_thread
 
@@ -77,22 +78,25 @@ def _powers_work(
 ) -> dict[str, float]:
     """Return the amounts of a measure of powers of distances: whole matrices, or the leading eigenvectors of more."""
     (n, d), (n_spaces, n_pairs), n_compared = size, counts, 1 + n_halves / 4 + _n_drawn(n_permutations)
-    of_sets = 1 + n_halves / 8 if n <= MOST_POINTS_SQUARED else 1 + n_halves / 4
-    if n <= MOST_POINTS_SQUARED:
+    is_factor = n > MOST_POINTS_SQUARED
+    of_sets = 1 + n_halves / 4 if is_factor else 1 + n_halves / 8
+    n_made = n_read(n_spaces, n_pairs, max(1, MOST_PREPARED // (2 * squared_bytes(n, is_factor=is_factor))))
+    if not is_factor:
         return {
             "calls": 200.0 * n_pairs * n_compared,
-            # Two products on average, in double precision.
-            "products": 2.0 * n_spaces * of_sets * (2 * n**3 + n * n * d),
+            # Two products on average, in double precision; one more for chance.
+            "products": 2.0 * n_made * of_sets * (2 * n**3 + n * n * d) + 2.0 * n_spaces * n**3,
             # Products of all entries; of a target, permutations.
-            "entries": 10.0 * n_spaces * n * n + 2.0 * n_pairs * n_compared * n * n,
+            "entries": 10.0 * n_made * n * n + 2.0 * n_pairs * n_compared * n * n,
         }
     # Columns of all passes of the subspace iteration, from 64 to twice as many as are kept at most.
     n_columns = 4 * 4 * LEADING
     return {
         "calls": 200.0 * n_pairs * n_compared,
-        "products": 2.0 * n_spaces * of_sets * n * n * (n_columns + 16 * d)
+        "products": 2.0 * n_made * of_sets * n * n * (n_columns + 16 * d)
+        + 2.0 * n_spaces * n * n * LEADING / 2
         + 2.0 * n_pairs * n_compared * n * LEADING**2,
-        "entries": 16.0 * 16 * n_spaces * of_sets * n * n,
+        "entries": 16.0 * 16 * n_made * of_sets * n * n,
     }
 
 

@@ -30,6 +30,11 @@ from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_f
 MOST_POINTS_SQUARED = MOST_WHOLE
 
 
+def squared_bytes(n_points: int, *, is_factor: bool) -> int:
+    """Return the bytes of a space of such a measure: a matrix, or its leading eigenvectors."""
+    return 8 * n_points * (LEADING if is_factor else n_points)
+
+
 @dataclass(frozen=True)
 class Activations:
     """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them.
@@ -115,8 +120,7 @@ class PreparedSpaces:
 
     @property
     def _bytes_of_one(self) -> int:
-        """The bytes of a prepared space of a quadratic measure."""
-        return 8 * self._n_points * (LEADING if self._is_factor else self._n_points)
+        return squared_bytes(self._n_points, is_factor=self._is_factor)
 
     def sums(self, form: TraceChance, key: str, exchange: Exchange) -> TraceSums:
         """Return what a space contributes to the moments of chance."""

@@ -54,7 +54,7 @@ from lfm_tasks.stores.units.durable import (
 )
 
 # Part of every key. Raise it when the meaning of a stored number changes.
-CONVENTION = "12"
+CONVENTION = "13"
 
 _BLOCK_BYTES = 1 << 20
 # The names of folders that are being written or removed, and of files.
