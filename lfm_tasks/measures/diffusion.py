@@ -144,7 +144,7 @@ def _multiscale_distance_correlation(power: int) -> Measure:
 
 
 def _trace_sums(prepared: PowerMatrix | PowerFactor, exchange: Exchange) -> TraceSums:
-    """Return what one power of unit norm contributes to the moments of cosines; NaN stays."""
+    """Return the contribution of one power of unit norm to the moments of cosines; NaN stays."""
     if isinstance(prepared, PowerMatrix):
         return trace_sums_of_matrix(prepared.matrix, exchange)
     with np.errstate(invalid="ignore", divide="ignore"):

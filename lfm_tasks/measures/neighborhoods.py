@@ -151,7 +151,7 @@ def _neighbors_only(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) ->
 
 
 def count_sums(space: Neighborhoods, exchange: Exchange) -> EntrySums:
-    """Return what the moments of numbers of shared neighbors follow from."""
+    """Return the sums from which the moments of numbers of shared neighbors follow."""
     return entry_sums(matrix_of_lists(space.indices), exchange)
 
 
@@ -214,7 +214,7 @@ def _cknna_of_many(
 
 
 def _cknna_sums(space: WeightedNeighborhoods, exchange: Exchange) -> MaskedSums:
-    """Return what the moments of all points follow from; those within strata are not known."""
+    """Return the sums of one space for permutations of all points; those within strata are not known."""
     return masked_sums(space.indices, space.products, space.are_mutual, space.with_itself)
 
 

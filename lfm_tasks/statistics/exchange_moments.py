@@ -73,7 +73,7 @@ def sums_of_factor(factor: Float[np.ndarray, "points features"], exchange: Excha
 
 @dataclass(frozen=True)
 class TraceSums:
-    """What a symmetric matrix contributes to the moments of Σ A_ij B_π(i)π(j), and the `concentration` of its rows."""
+    """Contribution of a symmetric matrix to the moments of Σ A_ij B_π(i)π(j), and the `concentration` of its rows."""
 
     sums: Float[np.ndarray, " partitions"] | ExchangeSums
     concentration: float

@@ -267,7 +267,7 @@ def known_measures() -> dict[str, MeasureFacts]:
             score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
         )
     for name, measure in MEASURES.items():
-        is_exact = measure.compares_point_pairs or measure.trace is not None
+        is_exact = measure.compares_point_pairs or measure.trace is not None or measure.trace_chance is not None
         is_rotated = measure.cross is not None or measure.alignment is not None
         by_chance = _EXACT if is_exact else _CORNERS if is_rotated else _DRAWN
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")

@@ -123,7 +123,7 @@ class PreparedSpaces:
         return squared_bytes(self._n_points, is_factor=self._is_factor)
 
     def sums(self, form: TraceChance, key: str, exchange: Exchange) -> TraceSums:
-        """Return what a space contributes to the moments of chance."""
+        """Return the contribution of a space to the moments of chance."""
         address = None if self.spaces.address is None else (*self.spaces.address, form.sums, key)
         return kept_for_later(address, lambda: form.sums(self.prepared(key), exchange))
 

@@ -374,7 +374,7 @@ def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple
 def list_sums(
     spaces: SpacesOnPoints, key: str, of_prepared: Callable[[Any, Exchange], Any], prepared: Any, exchange: Exchange
 ) -> Any:
-    """Return what a space contributes to the moments of a measure of lists; None where these are not known."""
+    """Return the contribution of a space to the moments of a measure of lists; None if it has none."""
     address = None if spaces.address is None else (*spaces.address, of_prepared, key)
     return kept_for_later(address, lambda: of_prepared(prepared, exchange))
 
