@@ -124,7 +124,7 @@ class PreparedSpaces:
 
     def sums(self, form: TraceChance, key: str, exchange: Exchange) -> TraceSums:
         """Return the contribution of a space to the moments of chance."""
-        address = None if self.spaces.address is None else (*self.spaces.address, form.sums, key)
+        address = None if self.spaces.address is None else (*self.spaces.address, "sums", self.measure.prepare, key)
         return kept_for_later(address, lambda: form.sums(self.prepared(key), exchange))
 
     def _address(self, key: str) -> tuple[Hashable, ...] | None:

@@ -18,7 +18,7 @@ from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED, Activ
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.stages.scores.row_measures import RowChecks, check_rows, score_rows
 from lfm_tasks.statistics.exchange_moments import has_moments
-from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
+from lfm_tasks.statistics.resampling import Exchange, halves_of, of_groups, within_strata
 
 P, MEAN = STATISTICS.index("p_value"), STATISTICS.index("null_mean")
 
@@ -249,3 +249,18 @@ def test_prepared_spaces_of_two_measures_that_share_a_function__are_told_apart(m
     ]
     assert values[0] == values[2] < 1
     assert values[1] == compare(rows["a"], rows["b"])
+
+
+def test_what_is_kept_of_spaces__is_that_of_each_measure() -> None:
+    generator = np.random.default_rng(11)
+    shared = generator.standard_normal((120, 4))
+    rows = {key: np.tanh(shared @ generator.standard_normal((4, 6))).astype(np.float32) for key in "abc"}
+    pairs = list(combinations(rows, 2))
+    how = Resampling(Exchange(120), halves_of(map(str, range(120)), seed=0))
+    kept = Activations(rows, {}, (test_what_is_kept_of_spaces__is_that_of_each_measure,))
+    for _ in range(2):
+        for name in sorted(MEASURES):
+            found, fresh = (
+                score_rows(name, spaces, pairs, how, NullConfig()) for spaces in (kept, Activations(rows, {}))
+            )
+            np.testing.assert_array_equal(found.values, fresh.values, err_msg=name)
