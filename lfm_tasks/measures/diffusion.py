@@ -138,9 +138,14 @@ def _multiscale_distance_correlation(power: int) -> Measure:
         is_quadratic=True,
         has_value_for_many=True,
         permute=permute,
-        trace_chance=TraceChance(_trace_sums, np.sqrt, np.square),
+        trace_chance=TraceChance(_trace_sums, _root, np.square),
         source=_SOURCE,
     )
+
+
+def _root(cosines: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+    """Return the roots of cosines; one of a curve of chance may be below 0, as none of a pair is."""
+    return np.sqrt(np.maximum(cosines, 0))
 
 
 def _trace_sums(prepared: PowerMatrix | PowerFactor, exchange: Exchange) -> TraceSums:

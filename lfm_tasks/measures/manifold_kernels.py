@@ -9,13 +9,11 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.measures.measure import ListForm, Measure, Rows, of_order_one
 from lfm_tasks.measures.neighbor_chance import KernelSums, kernel_moments, kernel_sums
 from lfm_tasks.measures.neighbor_loops import shared_products
-from lfm_tasks.measures.neighborhoods import nearest_rows, side_by_side
-from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.measures.neighborhoods import blocks_of_neighbors, nearest_rows, side_by_side
 
 N_NEIGHBORS = 15
 # Steps in which a scale is found, at most; terms exp(-800) are 0.
 _MOST_STEPS, _NO_TERM = 60, 800
-_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ def kernel_among(rows: Rows, nearest: Int[np.ndarray, "points neighbors"]) -> Ma
     """Return the `manifold_kernel` of rows whose nearest points are known."""
     n_points, unit = len(rows), of_order_one(rows.astype(np.float64))
     distances = np.empty(nearest.shape)
-    for start in range(0, n_points, _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    for block in blocks_of_neighbors(nearest, unit.shape[1]):
         steps = unit[nearest[block]] - unit[block, None]
         distances[block] = np.sqrt(np.vecdot(steps, steps))
     beyond = distances - distances.min(axis=1, keepdims=True)
@@ -51,7 +48,7 @@ def kernel_among(rows: Rows, nearest: Int[np.ndarray, "points neighbors"]) -> Ma
     indices = np.concatenate([np.arange(n_points)[:, None], nearest], axis=1)
     values = np.concatenate([np.ones((n_points, 1)), weights], axis=1)
     kernel = ManifoldKernel(indices, values, values.sum(axis=1), 0.0)
-    itself = float(_products(_stacked([kernel]), 0, np.arange(1))[0])
+    itself = float(_products(kernel, _stacked([kernel]), np.arange(1))[0])
     return replace(kernel, norm=float(np.sqrt(max(itself, 0.0))))
 
 
@@ -94,28 +91,31 @@ def _stacked(kernels: Sequence[ManifoldKernel]) -> _StackedKernels:
     )
 
 
-def _products(many: _StackedKernels, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " chosen"]:
+def _products(
+    one: ManifoldKernel, many: _StackedKernels, chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, " chosen"]:
     """Return ⟨KH, LH⟩ with H = I − 11ᵀ/n: of each row its mean is taken off."""
-    first, values = (np.ascontiguousarray(lists[:, one]) for lists in (many.indices, many.values))
-    both = shared_products(first, values, many.indices, many.values, chosen)
-    return np.asarray(both - np.vecdot(many.sums[chosen], many.sums[one]) / many.sums.shape[1])
+    both = shared_products(one.indices, one.values, many.indices, many.values, chosen)
+    return np.asarray(both - np.vecdot(many.sums[chosen], one.sums) / len(one.sums))
 
 
-def _alignments(many: _StackedKernels, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen 2"]:
+def _alignments(
+    one: ManifoldKernel, many: _StackedKernels, chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, "chosen 2"]:
+    norms = one.norm * many.norms[chosen]
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = _products(many, one, chosen) / (many.norms[one] * many.norms[chosen])
-    # Of a kernel whose rows are constant there is no value.
-    found[(many.norms[one] == 0) | (many.norms[chosen] == 0)] = np.nan
+        # Of a kernel whose rows are constant there is no value.
+        found = np.where(norms > 0, _products(one, many, chosen) / norms, np.nan)
     return np.repeat(found[:, None], 2, axis=1)
 
 
 def _alignment(source: ManifoldKernel, target: ManifoldKernel) -> float:
-    return float(_alignments(_stacked([source, target]), 0, np.array([1]))[0, 0])
+    return float(_alignments(source, _stacked([target]), np.arange(1))[0, 0])
 
 
-def _sums(kernel: ManifoldKernel, exchange: Exchange) -> KernelSums | None:
+def _sums(kernel: ManifoldKernel) -> KernelSums:
     # Beside the diagonal, which is the first entry of each row.
-    return kernel_sums(kernel.indices[:, 1:], kernel.values[:, 1:], kernel.sums, kernel.norm, exchange)
+    return kernel_sums(kernel.indices[:, 1:], kernel.values[:, 1:], kernel.sums, kernel.norm)
 
 
 def _permuted(kernel: ManifoldKernel, order: Int[np.ndarray, " points"]) -> ManifoldKernel:
@@ -132,7 +132,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         permute=_permuted,
-        lists=ListForm(kernel_among, _stacked, _alignments, _sums, kernel_moments, has_strata=True),
+        lists=ListForm(kernel_among, _stacked, _alignments, _sums, kernel_moments),
         smallest_n=N_NEIGHBORS + 2,
         neighbors=(N_NEIGHBORS, "euclidean"),
         source="Islam, Liu, Sarkar (2025), 'Manifold approximation leads to robust kernel alignment', arXiv:2510.22953",

@@ -49,25 +49,23 @@ class ListForm:
     stack
         Puts prepared spaces side by side.
     compare
-        Takes what `stack` made, the place of a space in it, and those of some others; returns the values from the one
-        to each, and back.
+        Takes a prepared space, spaces side by side, and the places of some of these; returns the values from the one to
+        each, and back.
     sums
-        Returns what a prepared space contributes to the moments of chance, for an exchange of its points; None if
-        they are not known for this space.
+        Returns what a prepared space contributes to the moments of chance over all permutations of its points.
     moments
         Takes the sums of spaces, those of the spaces that they are compared with, and the number of points; returns
-        the moments of each pair.
-    fewest_points, has_strata
-        Points below which moments do not speak for permutations, and whether there are moments within strata.
+        the moments of each pair, NaN where they do not speak for permutations.
+    fewest_points
+        Points below which they do not.
     """
 
     of_neighbors: Callable[[Rows, Int[np.ndarray, "points neighbors"]], Any]
     stack: Callable[[Sequence[Any]], Any]
-    compare: Callable[[Any, int, Int[np.ndarray, " chosen"]], Float[np.ndarray, "chosen 2"]]
-    sums: Callable[[Any, Exchange], Any]
+    compare: Callable[[Any, Any, Int[np.ndarray, " chosen"]], Float[np.ndarray, "chosen 2"]]
+    sums: Callable[[Any], Any]
     moments: Callable[[Sequence[Any], Sequence[Any], int], MomentArrays]
     fewest_points: int = 0
-    has_strata: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
+    concentration,
     directed_moment_sums,
     moments_of_aligned,
     symmetric_moment_sums,
 )
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import ExchangeSums, aligned_moments, block_sums, strata_sums
+from lfm_tasks.statistics.strata_moments import ExchangeSums, block_sums, strata_sums
 
 # What a matrix contributes to the moments of its pairs: over all permutations, or within strata.
 EntrySums = Float[np.ndarray, " partitions"] | ExchangeSums
@@ -42,26 +43,17 @@ def entry_sums(matrix: csr_array, exchange: Exchange) -> EntrySums:
     return strata_sums(block_sums(matrix, np.eye(len(exchange.sets))[strata]), strata)
 
 
-def entry_moments(sources: Sequence[EntrySums], targets: Sequence[EntrySums], n_points: int) -> MomentArrays:
-    """Return the moments of Σ A_ij B_π(i)π(j) of each source with the target beside it."""
-    free = [[one for one in side if isinstance(one, np.ndarray)] for side in (sources, targets)]
-    if free[0]:
-        return moments_of_aligned(np.stack(free[0]), np.stack(free[1]), n_points)
-    in_strata = [[one for one in side if isinstance(one, ExchangeSums)] for side in (sources, targets)]
-    return aligned_moments(in_strata[0], in_strata[1])
-
-
 @dataclass(frozen=True)
 class PointValue:
     """A value of each point by how many neighbors it shares by chance: k drawn of n − 1 points, k of them neighbors.
 
-    Its mean; the slope of the best line through it; the variance that this line leaves; its third central moment.
+    Its mean; the slope of the best line through it; the variance and the third central moment that this line leaves.
     """
 
     mean: float
     slope: float
     left: float
-    third: float
+    left_third: float
 
 
 def _drawn(k: int, n_points: int) -> Float[np.ndarray, " counts"]:
@@ -82,7 +74,8 @@ def _point_value(powers: Float[np.ndarray, "3 counts"], n_points: int) -> PointV
     steps = counts - drawn @ counts
     slope = float(drawn @ (steps * means)) / float(drawn @ steps**2)
     left = second - mean**2 - slope**2 * float(drawn @ steps**2)
-    return PointValue(mean, slope, max(left, 0.0), third - 3 * mean * second + 2 * mean**3)
+    left_third = third - 3 * mean * second + 2 * mean**3 - slope**3 * float(drawn @ steps**3)
+    return PointValue(mean, slope, max(left, 0.0), left_third)
 
 
 def value_of_ranks(
@@ -120,13 +113,32 @@ def moments_of_values(counts: MomentArrays, value: PointValue, n_points: int) ->
 
 @dataclass(frozen=True)
 class RankSums:
-    """Sums of the ranked neighbors of a space: `entry_sums` of its lists; pairs that list each other, by both ranks."""
+    """Sums of the ranked neighbors of a space.
 
-    counts: EntrySums
+    Parameters
+    ----------
+    counts
+        `directed_moment_sums` of its lists.
+    mutual
+        How many pairs of points list each other, by both ranks.
+    together
+        How many pairs of points list the same third one, by both ranks.
+    hubness
+        See `hubness`.
+    """
+
+    counts: Float[np.ndarray, " partitions"]
     mutual: Float[np.ndarray, "neighbors neighbors"]
+    together: Float[np.ndarray, "neighbors neighbors"]
+    hubness: float
 
 
-def rank_sums(indices: _Lists, exchange: Exchange) -> RankSums:
+def hubness(indices: _Lists) -> float:
+    """Return n Σd²/(Σd)² of the numbers d of points that list each point: 1 for all alike, n for one point alone."""
+    return concentration(np.bincount(indices.ravel(), minlength=len(indices)).astype(float))
+
+
+def rank_sums(indices: _Lists) -> RankSums:
     """Return the sums of the lists of one space."""
     n_points, k = indices.shape
     ranks = matrix_of_lists(indices, np.tile(np.arange(1.0, k + 1), (n_points, 1)))
@@ -136,7 +148,9 @@ def rank_sums(indices: _Lists, exchange: Exchange) -> RankSums:
     back.sort_indices()
     mutual = np.zeros((k, k))
     np.add.at(mutual, (there.data.astype(int) - 1, back.data.astype(int) - 1), 1)
-    return RankSums(entry_sums(matrix_of_lists(indices), exchange), mutual)
+    listed = np.stack([np.bincount(indices[:, rank], minlength=n_points) for rank in range(k)]).astype(float)
+    together = listed @ listed.T.copy() - n_points * np.eye(k)
+    return RankSums(directed_moment_sums(matrix_of_lists(indices)), mutual, together, hubness(indices))
 
 
 def rank_moments(
@@ -148,26 +162,32 @@ def rank_moments(
 ) -> MomentArrays:
     """Return the moments of the mean over points of Σ weights[r, s] over shared neighbors, over most[their number].
 
-    As `moments_of_values`, with what that leaves out of pairs of points that list each other: if they do in both
-    spaces, two points share a neighbor at once, at ranks that have to do with each other. The third moment is that of
-    points, as if they were independent, and of such pairs.
+    As `moments_of_values`, with what that leaves out of two entries of lists at once: where two points list each other
+    in both spaces, or list one third point, ranks have to do with each other. NaN where few points are in most of the
+    lists of both spaces.
     """
-    counts = entry_moments([one.counts for one in sources], [one.counts for one in targets], n_points)
+    counts = moments_of_aligned(
+        np.stack([one.counts for one in sources]), np.stack([one.counts for one in targets]), n_points
+    )
     value = value_of_ranks(weights, most, n_points)
     found = moments_of_values(counts, value, n_points)
-    first, second = (np.stack([one.mutual for one in side]) for side in (sources, targets))
+    n_orders = {"mutual": n_points * (n_points - 1), "together": n_points * (n_points - 1) * (n_points - 2)}
 
-    def of_pairs(here: Float[np.ndarray, "k k"], back: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " pairs"]:
-        """Return the mean over permutations of Σ here[r, r'] back[s, s'] over pairs that list each other in both."""
-        crossed = (here @ second @ back.T).reshape(len(second), -1)
-        return np.vecdot(first.reshape(len(first), -1), crossed) / (n_points * (n_points - 1))
+    def beyond_counts(here: Float[np.ndarray, "k k"], back: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " pairs"]:
+        """Return the mean over permutations of Σ here[r, r'] back[s, s'] over such entries, beyond that of counts."""
+        total = np.zeros(len(sources))
+        for name, n_of_kind in n_orders.items():
+            first, second = (np.stack([getattr(one, name) for one in side]) for side in (sources, targets))
+            crossed = here @ second @ back.T - here.mean() * back.mean() * second.sum(axis=(1, 2))[:, None, None]
+            total += np.vecdot(first.reshape(len(first), -1), crossed.reshape(len(second), -1)) / n_of_kind
+        return total
 
     # One shared neighbor counts slope/mean times its weight.
-    scale, alike = value.slope / weights.mean() / n_points, np.full_like(weights, weights.mean())
-    variance = found.deviation**2 + scale**2 * (of_pairs(weights, weights) - of_pairs(alike, alike))
-    deviation = np.sqrt(np.maximum(variance, 0.0))
-    third = value.third / n_points**2 + 3 * scale**3 * of_pairs(weights**2, weights)
-    return MomentArrays(found.mean, deviation, third / deviation**3)
+    scale = value.slope / weights.mean() / n_points
+    deviation = np.sqrt(np.maximum(found.deviation**2 + scale**2 * beyond_counts(weights, weights), 0.0))
+    of_line = (value.slope * counts.deviation / n_points) ** 3 * counts.skewness
+    third = of_line + value.left_third / n_points**2 + 3 * scale**3 * beyond_counts(weights**2, weights)
+    return _unless_hubs(MomentArrays(found.mean, deviation, third / deviation**3), sources, targets, n_points)
 
 
 @dataclass(frozen=True)
@@ -184,8 +204,8 @@ class MaskedSums:
         Σ_j d_j Σ_l K_jl, d_j the number of points that list j.
     with_itself
         HSIC₁ of the kernel with itself.
-    n_neighbors
-        How many points each lists.
+    n_neighbors, hubness
+        How many points each lists; see `hubness`.
     """
 
     mutual: Float[np.ndarray, " partitions"]
@@ -194,6 +214,7 @@ class MaskedSums:
     onward: float
     with_itself: float
     n_neighbors: int
+    hubness: float
 
 
 def masked_sums(
@@ -209,7 +230,8 @@ def masked_sums(
     n_points, k = indices.shape
     listed = np.bincount(indices.ravel(), minlength=n_points)
     onward = float(listed @ kernel.sum(axis=1))
-    return MaskedSums(symmetric_moment_sums(matrix), float(kernel.sum()), float(of_pairs.sum()), onward, with_itself, k)
+    totals = float(kernel.sum()), float(of_pairs.sum()), onward
+    return MaskedSums(symmetric_moment_sums(matrix), *totals, with_itself, k, hubness(indices))
 
 
 def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums], n_points: int) -> MomentArrays:
@@ -217,9 +239,9 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
 
     HSIC₁ is (P + S S'/((n − 1)(n − 2)) − 2 Q/(n − 2))/(n (n − 3)) with P = Σ K_ij L_ji over pairs that list each other
     in both spaces, S and S' the sums of K and of L over shared entries, and Q the sum of all entries of K L there. The
-    moments of P are exact. Q is P, and Σ K_ij L_jl over entries of three points, which has its mean here and no
-    variance; so has S S', taken as the product of means. For 100 points and more, mean and deviation are within a
-    hundredth of those of permutations.
+    moments of P are exact. Q is P, and Σ K_ij L_jl over entries of three points, which has its mean here (that of both
+    directions) and no variance; so has S S', taken as the product of means. NaN where few points are in most of the
+    lists of both spaces: Q then varies with P.
     """
     n = n_points
     products = moments_of_aligned(
@@ -237,16 +259,36 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
     scale = n * (n - 3) * (np.sqrt(itself * itself_of) + 1e-6)
     slope = (1 - 2 / (n - 2)) / scale
     mean = slope * products.mean + (of_totals - 2 * of_three / (n - 2)) / scale
-    return MomentArrays(mean, slope * products.deviation, products.skewness)
+    return _unless_hubs(MomentArrays(mean, slope * products.deviation, products.skewness), sources, targets, n)
+
+
+# Product of what the `hubness` of two spaces has above 1, over the points, and skewness, from which on few points decide
+# how scores vary.
+_MOST_HUBS, _MOST_SKEWED = 0.02, 1.0
+
+
+def _unless_hubs(
+    moments: MomentArrays, sources: Sequence[RankSums | MaskedSums], targets: Sequence[RankSums | MaskedSums], n: int
+) -> MomentArrays:
+    first, second = (np.array([one.hubness for one in side]) for side in (sources, targets))
+    is_unknown = ((first - 1) * (second - 1) > _MOST_HUBS * n) | (moments.skewness > _MOST_SKEWED)
+    mean, deviation, skewness = (
+        np.where(is_unknown, np.nan, one) for one in (moments.mean, moments.deviation, moments.skewness)
+    )
+    return MomentArrays(mean, deviation, skewness)
 
 
 @dataclass(frozen=True)
 class KernelSums:
-    """Sums of a kernel K = I + W, over its norm once rows are centered: of the entries of W; 1; the row sum of K."""
+    """Sums of a kernel K = I + W, over its norm once rows are centered.
 
-    entries: EntrySums
+    Of the entries of W; of 1; of the mean row of K. ``is_even``: whether all rows have that sum.
+    """
+
+    entries: Float[np.ndarray, " partitions"]
     one: float
     row_sum: float
+    is_even: bool
 
 
 def kernel_sums(
@@ -254,23 +296,25 @@ def kernel_sums(
     values: Float[np.ndarray, "points neighbors"],
     sums: Float[np.ndarray, " points"],
     norm: float,
-    exchange: Exchange,
-) -> KernelSums | None:
-    """Return the sums of one kernel: entries beside the diagonal, and row sums with it.
-
-    None where row sums differ (many points that are equally near): their products then differ by permutation.
-    """
-    if not norm > 0 or np.ptp(sums) > _SAME_SUMS * sums.max():
-        return None
-    of_entries = entry_sums(matrix_of_lists(indices, values / norm), exchange)
-    return KernelSums(of_entries, 1 / norm, float(sums.mean()) / norm)
+) -> KernelSums:
+    """Return the sums of one kernel: entries beside the diagonal, and row sums with it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entries = directed_moment_sums(matrix_of_lists(indices, values / norm))
+        is_even = bool(np.ptp(sums) <= _SAME_SUMS * sums.max())
+        return KernelSums(entries, float(1 / np.float64(norm)), float(sums.mean() / norm), is_even)
 
 
 def kernel_moments(sources: Sequence[KernelSums], targets: Sequence[KernelSums], n_points: int) -> MomentArrays:
-    """Return the moments of ⟨KH, LH⟩ over both norms: Σ W_ij V_ij, n for the diagonal, less row sums r r' n/n."""
-    moments = entry_moments([one.entries for one in sources], [one.entries for one in targets], n_points)
-    (ones, rows), (ones_of, rows_of) = (
-        np.array([[one.one, one.row_sum] for one in side]).T for side in (sources, targets)
+    """Return the moments of ⟨KH, LH⟩ over both norms: Σ W_ij V_ij, n for the diagonal, less Σ r_i r'_i/n of row sums.
+
+    NaN where row sums of both differ (many points that are equally near): their products then differ by permutation.
+    """
+    moments = moments_of_aligned(
+        np.stack([one.entries for one in sources]), np.stack([one.entries for one in targets]), n_points
+    )
+    (ones, rows, even), (ones_of, rows_of, even_of) = (
+        np.array([[one.one, one.row_sum, one.is_even] for one in side]).T for side in (sources, targets)
     )
     fixed = n_points * ones * ones_of - rows * rows_of
-    return MomentArrays(moments.mean + fixed, moments.deviation, moments.skewness)
+    fixed[(even + even_of) == 0] = np.nan
+    return MomentArrays(moments.mean + fixed, moments.deviation + 0 * fixed, moments.skewness)

@@ -1,6 +1,6 @@
 """Shared nearest neighbors: how many, which, in what order, and how alike they are weighted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -120,13 +120,13 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
-    return float(_rank_similarities(_stacked_neighborhoods([source, target]), 0, np.array([1]))[0, 0])
+    return float(_rank_similarities(source, _stacked_neighborhoods([target]), np.arange(1))[0, 0])
 
 
 def _rank_similarities(
-    many: Shaped[np.ndarray, "points spaces neighbors"], one: int, chosen: Int[np.ndarray, " chosen"]
+    one: Neighborhoods, many: Shaped[np.ndarray, "points spaces neighbors"], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
-    found = rank_agreements(np.ascontiguousarray(many[:, one]), many, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
+    found = rank_agreements(one.indices, many, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
     return np.repeat(np.minimum(found, 1.0)[:, None], 2, axis=1)
 
 
@@ -155,8 +155,8 @@ def count_sums(space: Neighborhoods, exchange: Exchange) -> EntrySums:
     return entry_sums(matrix_of_lists(space.indices), exchange)
 
 
-def _rank_sums(space: Neighborhoods, exchange: Exchange) -> RankSums:
-    return rank_sums(space.indices, exchange)
+def _rank_sums(space: Neighborhoods) -> RankSums:
+    return rank_sums(space.indices)
 
 
 def _rank_moments(sources: Sequence[RankSums], targets: Sequence[RankSums], n_points: int) -> MomentArrays:
@@ -168,15 +168,12 @@ def _weighted(rows: Rows) -> WeightedNeighborhoods:
 
 
 def _weighted_among(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) -> WeightedNeighborhoods:
-    units, n_points = _unit_rows(rows), len(indices)
-    products = np.concatenate(
-        [
-            np.einsum("if,ikf->ik", units[start : start + _BLOCK_ROWS], units[indices[start : start + _BLOCK_ROWS]])
-            for start in range(0, n_points, _BLOCK_ROWS)
-        ]
-    )
+    units = _unit_rows(rows)
+    products = np.empty(indices.shape)
+    for block in blocks_of_neighbors(indices, units.shape[1]):
+        products[block] = np.einsum("if,ikf->ik", units[block], units[indices[block]])
     weighted = WeightedNeighborhoods(indices, products, mutual_entries(indices), 0.0)
-    return replace(weighted, with_itself=float(_hsic(_stacked_weighted([weighted]), 0, np.arange(1))[0, 0]))
+    return replace(weighted, with_itself=float(_hsic(weighted, _stacked_weighted([weighted]), np.arange(1))[0, 0]))
 
 
 @dataclass(frozen=True)
@@ -202,30 +199,31 @@ def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> floa
 
 
 def _cknna_both_ways(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
-    there, back = _cknna_of_many(_stacked_weighted([source, target]), 0, np.array([1]))[0].tolist()
+    there, back = _cknna_of_many(source, _stacked_weighted([target]), np.arange(1))[0].tolist()
     return there, back
 
 
 def _cknna_of_many(
-    many: _StackedWeighted, one: int, chosen: Int[np.ndarray, " chosen"]
+    one: WeightedNeighborhoods, many: _StackedWeighted, chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
-    scales = np.sqrt(many.with_itself[one] * many.with_itself[chosen]) + 1e-6
-    return np.asarray(_hsic(many, one, chosen) / scales[:, None])
+    scales = np.sqrt(one.with_itself * many.with_itself[chosen]) + 1e-6
+    return np.asarray(_hsic(one, many, chosen) / scales[:, None])
 
 
-def _cknna_sums(space: WeightedNeighborhoods, exchange: Exchange) -> MaskedSums:
-    """Return the sums of one space for permutations of all points; those within strata are not known."""
+def _cknna_sums(space: WeightedNeighborhoods) -> MaskedSums:
     return masked_sums(space.indices, space.products, space.are_mutual, space.with_itself)
 
 
-def _hsic(many: _StackedWeighted, one: int, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen 2"]:
+def _hsic(
+    one: WeightedNeighborhoods, many: _StackedWeighted, chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, "chosen 2"]:
     """Return HSIC₁ of both kernels on the pairs that are neighbors in both spaces, and with the two exchanged.
 
     Neither has a diagonal or needs to be symmetric (Song et al. 2012, equation 5).
     """
-    n = len(many.indices)
-    fields = many.indices, many.products, many.are_mutual
-    sums = shared_sums(*(np.ascontiguousarray(lists[:, one]) for lists in fields), *fields, chosen)
+    n = len(one.indices)
+    others = many.indices, many.products, many.are_mutual
+    sums = shared_sums(one.indices, one.products, one.are_mutual, *others, chosen)
     product, of_one, of_other = sums[:, 0], sums[:, 1], sums[:, 2]
     fixed = product + of_one * of_other / ((n - 1) * (n - 2))
     return np.asarray((fixed[:, None] - 2 * sums[:, 3:] / (n - 2)) / (n * (n - 3)))
@@ -241,6 +239,12 @@ def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
     wide = rows.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+
+
+def blocks_of_neighbors(indices: Int[np.ndarray, "points neighbors"], n_features: int) -> Iterator[slice]:
+    """Yield runs of points whose neighbors' features are looked at together: 4 million numbers."""
+    n_rows = max(1, (1 << 22) // (indices.shape[1] * n_features))
+    yield from (slice(start, start + n_rows) for start in range(0, len(indices), n_rows))
 
 
 def _nearest(

@@ -25,14 +25,11 @@ from lfm_tasks.statistics.permutation_moments import (
 )
 from lfm_tasks.statistics.resampling import FEWEST_PERMUTATIONS, Exchange
 from lfm_tasks.statistics.strata_moments import (
-    BlockSums,
     ExchangeSums,
     aligned_moments,
     gram_sums,
     gram_triangles,
-    some_points,
     strata_sums,
-    triangles,
 )
 
 # Strata beyond which the numbers of a space, about their third power, cost more than permutations.
@@ -89,17 +86,10 @@ def trace_sums_of_factor(factor: Float[np.ndarray, "points features"], exchange:
 
 
 def trace_sums_of_matrix(matrix: Float[np.ndarray, "points points"], exchange: Exchange) -> TraceSums:
-    """Return the sums of a symmetric matrix that is held whole, for an exchange of which `has_moments` holds."""
+    """Return the sums of a symmetric matrix that is held whole, for free rows or equal groups."""
     squares, d = matrix * matrix, np.diag(matrix).copy()
     spread = concentration(exchange.by_unit(squares.sum(axis=1)))
-    strata, groups = exchange.strata, exchange.equal_groups
-    if strata is not None:
-        members = np.eye(len(exchange.sets))[strata]
-        beside = matrix - np.diag(d)
-        rows, energies = beside @ members, members.T @ (beside * beside) @ members
-        some = some_points(len(matrix))
-        third = triangles(matrix[np.ix_(some, some)], strata[some], np.bincount(strata))
-        return TraceSums(strata_sums(BlockSums(rows, rows, energies, energies, d), strata, third), spread)
+    groups = exchange.equal_groups
     if groups is not None:
         order = in_order_of_groups(groups).ravel()
 

@@ -20,7 +20,14 @@ from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
 from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, table_bytes, tile_side
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
-from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work, n_read
+from lfm_tasks.stages.scores.measure_cost import (
+    SHARE_OF_NEW,
+    SPACES_OF_MANY_BLOCKS,
+    drawn_work,
+    listed_work,
+    measure_work,
+    n_read,
+)
 from lfm_tasks.stages.scores.pairwise_measures import MOST_POINTS_SQUARED
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.trace_measures import trace_bytes
@@ -150,12 +157,15 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
         is_closed = pair.has_moments and MEASURES[name].trace_chance is not None
         n_permutations = 0 if is_closed else pair.n_permutations
+        form = MEASURES[name].lists
+        if form is not None and (pair.is_grouped or block.n_points < form.fewest_points):
+            work = total_work(work, listed_work(size, counts, pair.n_permutations))
         if not MEASURES[name].compares_point_pairs:
             counts = n_read(len(bases), n_pairs, block.side), n_pairs
         work = total_work(work, measure_work(name, size, counts, n_permutations, block.n_halves))
         if not pair.has_moments and MEASURES[name].matrix is not None:
             work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))
-        elif pair.is_grouped and (MEASURES[name].matrix is not None or MEASURES[name].trace is not None):
+        elif pair.is_grouped and _has_sums(MEASURES[name]):
             work = total_work(work, _sums_work(block))
     if pair.is_grouped and pair.has_moments and any(MAP_SCORES[name].trace_scale is not None for name in block.of_maps):
         work = total_work(work, _sums_work(block))
@@ -185,6 +195,11 @@ def _sums_work(block: _Block) -> dict[str, float]:
         "products": 2.0 * n_bases * (MOST_IN_GROUP * n_some**3 + n * n * min(n, block.n_features)),
         "entries": 20.0 * n_bases * n * n,
     }
+
+
+def _has_sums(measure: Measure) -> bool:
+    """Return whether chance in strata or groups follows from sums of each space."""
+    return any(form is not None for form in (measure.matrix, measure.trace, measure.trace_chance))
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
@@ -380,7 +395,7 @@ def _lists_bytes(block: _Block) -> int:
     n_kept = sum(not measure.has_family and not measure.is_quadratic for measure in measures)
     n_kept += len({one.neighbors for one in measures if one.of_shared_neighbors is not None or one.lists is not None})
     n_bases = _n_bases_of_all(len(block.bases))
-    n_grouped = sum(measure.matrix is not None or measure.trace is not None for measure in measures)
+    n_grouped = sum(map(_has_sums, measures))
     in_sets = n_grouped * n_bases * _SUMS_BYTES if block.pair.is_grouped and block.pair.has_moments else 0
     n_ranked = sum(measure.matrix is not None and measure.matrix.has_table for measure in measures)
     in_tables = n_ranked * n_bases * table_bytes(block.n_points)

@@ -1,7 +1,6 @@
 """Scores of the measures of lists of nearest points: lists made once a space; one space with many in one pass."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from lfm_tasks.stages.scores.point_pair_measures import (
     pair_statistics,
 )
 from lfm_tasks.statistics.permutation_moments import MomentArrays
-from lfm_tasks.statistics.resampling import Exchange
 
 
 def score_lists(
@@ -26,7 +24,7 @@ def score_lists(
 ) -> Float[np.ndarray, "pairs 2 statistics"]:
     """Return the statistics of each (source, target), and back.
 
-    Chance is NaN unless `knows_chance` says that it is known, and for pairs with a space of which it is not.
+    Chance is NaN unless `knows_chance` says that it is known, and for pairs of which moments are not.
     """
     from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
 
@@ -40,7 +38,7 @@ def score_lists(
     ends = np.array([sorted((place_of[first], place_of[second])) for first, second in pairs])
     lists = [lists_of(spaces, key, sets, measure.neighbors) for key in keys]
     values = np.full((sets.n_sets, len(pairs), 2), np.nan)
-    sums: list[Any] = [None] * len(keys)
+    sums: list[Any] = []
     for number, inside in enumerate(sets.points):
         points = np.sort(sets.order[inside])
         if len(points) < measure.smallest_n:
@@ -50,14 +48,12 @@ def score_lists(
             for key, one in zip(keys, lists, strict=True)
         ]
         if number == 0 and knows_chance(measure, exchange):
-            of_space = partial(list_sums, spaces, of_prepared=form.sums, exchange=exchange)
-            sums = [of_space(key, prepared=one) for key, one in zip(keys, prepared, strict=True)]
+            sums = [list_sums(spaces, key, form.sums, one) for key, one in zip(keys, prepared, strict=True)]
         stacked = form.stack(prepared)
-        del prepared
         for one in np.unique(ends[:, 0]).tolist():
             of_one = np.flatnonzero(ends[:, 0] == one)
-            values[number, of_one] = form.compare(stacked, one, ends[of_one, 1])
-    moments = _moments(form, sums, ends.tolist(), exchange)
+            values[number, of_one] = form.compare(prepared[one], stacked, ends[of_one, 1])
+    moments = _moments(form, sums, ends.tolist(), exchange.n_points) if sums else None
     flat = values.reshape(sets.n_sets, -1)
     least = np.repeat(spaces.least_points(measure, pairs), 2)
     statistics = pair_statistics(flat, flat[0], moments, np.asarray, measure, sets, least).reshape(len(pairs), 2, -1)
@@ -66,14 +62,9 @@ def score_lists(
     return statistics
 
 
-def _moments(form: ListForm, sums: Sequence[Any], ends: list[list[int]], exchange: Exchange) -> MomentArrays | None:
-    """Return the moments of each pair, twice, once for each direction; NaN where those of a space are not known."""
-    known = [index for index, pair in enumerate(ends) if all(sums[place] is not None for place in pair)]
-    if not known:
-        return None
-    of_sources, of_targets = ([sums[ends[index][side]] for index in known] for side in (0, 1))
-    found = form.moments(of_sources, of_targets, exchange.n_points)
-    mean, deviation, skewness = np.full((3, len(ends), 2), np.nan)
-    for of_all, of_known in ((mean, found.mean), (deviation, found.deviation), (skewness, found.skewness)):
-        of_all[known] = of_known[:, None]
-    return MomentArrays(mean.ravel(), deviation.ravel(), skewness.ravel())
+def _moments(form: ListForm, sums: Sequence[Any], ends: list[list[int]], n_points: int) -> MomentArrays:
+    """Return the moments of each pair, twice, once for each direction."""
+    of_sources, of_targets = ([sums[pair[side]] for pair in ends] for side in (0, 1))
+    found = form.moments(of_sources, of_targets, n_points)
+    mean, deviation, skewness = (np.repeat(one, 2) for one in (found.mean, found.deviation, found.skewness))
+    return MomentArrays(mean, deviation, skewness)

@@ -73,6 +73,12 @@ def drawn_work(
     }
 
 
+def listed_work(size: tuple[int, int], counts: tuple[int, int], n_permutations: int) -> dict[str, float]:
+    """Return the amounts of chance that is drawn of a measure of lists of neighbors: lists of targets, and of pairs."""
+    (n, _), (n_spaces, n_pairs), n_drawn = size, counts, _n_drawn(n_permutations)
+    return {"calls": 20.0 * n_pairs * n_drawn, "entries": 200.0 * n * n_drawn * (n_pairs + n_spaces)}
+
+
 def _powers_work(
     size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
 ) -> dict[str, float]:

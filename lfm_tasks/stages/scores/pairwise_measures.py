@@ -164,7 +164,8 @@ def score_by_pairs(
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
     localized = set[int]()
     whole, exchange = PreparedSpaces(measure, spaces), resampling.exchange
-    form = measure.trace_chance if has_moments(exchange) else None
+    # Within strata, effects of rows have most of the third moment of a power, which `trace_sums_of_matrix` lacks.
+    form = measure.trace_chance if has_moments(exchange) and exchange.strata is None else None
     for tile in whole.pairs_by_tile(pairs):
         for target, places in by_target([pairs[index] for index in tile]).items():
             indices = [tile[place] for place in places]
@@ -173,9 +174,9 @@ def score_by_pairs(
                 scores = np.array([whole.both_ways(pairs[index][0], target) for index in indices])
                 values[indices, :, 0] = scores
                 ends = [pairs[index] for index in indices]
-                chance = _in_closed_form(form, whole, ends, scores[:, 0], exchange)
+                chance, is_concentrated = _in_closed_form(form, whole, ends, scores[:, 0], exchange)
                 values[indices, :, OF_CHANCE] = chance[:, None]
-                is_open = np.isfinite(scores[:, 0]) & np.isnan(chance[:, 0])
+                is_open = np.isfinite(scores[:, 0]) & is_concentrated
                 drawn_for = [index for index, is_drawn in zip(indices, is_open, strict=True) if is_drawn]
                 localized |= set(drawn_for)
             if drawn_for and (form is None or null.n_permutations):
@@ -192,14 +193,18 @@ def _in_closed_form(
     pairs: list[tuple[str, str]],
     scores: Float[np.ndarray, " pairs"],
     exchange: Exchange,
-) -> Float[np.ndarray, "pairs 4"]:
-    """Return null mean, its quantile, calibrated score and p of symmetric scores; NaN where both live on few points."""
+) -> tuple[Float[np.ndarray, "pairs 4"], Bool[np.ndarray, " pairs"]]:
+    """Return null mean, quantile, calibrated score and p of symmetric scores; NaN where both spaces live on few points.
+
+    With it, which pairs these are.
+    """
     sources, targets = ([spaces.sums(form, key, exchange) for key in side] for side in zip(*pairs, strict=True))
     moments = aligned_trace_moments(sources, targets, exchange.n_points)
     chance = against_moments(scores, moments, statistic=form.to_trace(scores), of_statistic=form.of_trace)
     first, second = (np.array([one.concentration for one in side]) for side in (sources, targets))
-    chance[are_concentrated(first, second, exchange.n_units, is_exact=not exchange.sets)] = np.nan
-    return chance
+    is_concentrated = are_concentrated(first, second, exchange.n_units, is_exact=not exchange.sets)
+    chance[is_concentrated] = np.nan
+    return chance, is_concentrated
 
 
 def by_target(pairs: list[tuple[str, str]]) -> dict[str, list[int]]:

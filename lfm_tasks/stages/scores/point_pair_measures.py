@@ -56,8 +56,8 @@ class SpacesOnPoints:
     neighbors
         The nearest points by cosine, of spaces of which they are known.
     address
-        Identifies the points and their halves: what is computed of one space is kept under it for later pairs. None:
-        nothing is kept.
+        Identifies the points, their exchange and their halves: what is computed of one space is kept under it for later
+        pairs. None: nothing is kept.
     """
 
     rows: Mapping[str, Float[np.ndarray, "points features"]]
@@ -194,14 +194,13 @@ def knows_chance(measure: Measure, exchange: Exchange) -> bool:
 
     Within strata, numbers of shared neighbors follow no known law: then only their mean has known moments. In groups of
     like points even that has a skewness, of 1 and more, and the third moment of directed graphs in groups is not known.
+    Weights and ranks of neighbors have skewed sums within strata, too.
     """
     if not measure.compares_point_pairs or exchange.n_points < measure.smallest_n or not has_moments(exchange):
         return False
     of_count, form = measure.of_shared_neighbors, measure.lists
     if form is not None:
-        return exchange.n_points >= form.fewest_points and (
-            not exchange.sets or (form.has_strata and exchange.strata is not None)
-        )
+        return exchange.n_points >= form.fewest_points and not exchange.sets
     if of_count is None or not exchange.sets:
         return True
     is_linear = bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
@@ -371,12 +370,10 @@ def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple
     return kept_for_later(address, lambda: neighbor_lists(of_order_one(rows), sets, known, *neighbors))
 
 
-def list_sums(
-    spaces: SpacesOnPoints, key: str, of_prepared: Callable[[Any, Exchange], Any], prepared: Any, exchange: Exchange
-) -> Any:
-    """Return the contribution of a space to the moments of a measure of lists; None if it has none."""
+def list_sums(spaces: SpacesOnPoints, key: str, of_prepared: Callable[..., Any], *prepared: Any) -> Any:
+    """Return the contribution of a space to the moments of a measure of lists, by a function of what is prepared."""
     address = None if spaces.address is None else (*spaces.address, of_prepared, key)
-    return kept_for_later(address, lambda: of_prepared(prepared, exchange))
+    return kept_for_later(address, lambda: of_prepared(*prepared))
 
 
 def _score_neighbors(

@@ -85,7 +85,10 @@ class RowChecks:
         if place not in self._tied_shares:
             rows, of_points = of_order_one(self._rows[key]), self._spaces.address
             address = None if of_points is None else (*of_points, "tied", *place)
-            self._tied_shares[place] = kept_for_later(address, lambda: tied_share(rows, n_neighbors, metric=metric))
+            try:
+                self._tied_shares[place] = kept_for_later(address, lambda: tied_share(rows, n_neighbors, metric=metric))
+            except DataError as error:
+                raise DataError(error.reason, str(error), key) from error
         return self._tied_shares[place]
 
     def _are_deficient(self, name: str, source: str, target: str) -> bool:

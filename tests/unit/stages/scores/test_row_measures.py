@@ -264,3 +264,37 @@ def test_what_is_kept_of_spaces__is_that_of_each_measure() -> None:
                 score_rows(name, spaces, pairs, how, NullConfig()) for spaces in (kept, Activations(rows, {}))
             )
             np.testing.assert_array_equal(found.values, fresh.values, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["cknna_10_l2", "rank_similarity_10"])
+def test_chance_of_spaces_with_hubs__is_drawn(name: str) -> None:
+    generator = np.random.default_rng(0)
+
+    def space(spread: float) -> np.ndarray:
+        # Long rows are near few points, which are near the common mean by direction.
+        noise = generator.standard_normal((120, 60)) * generator.lognormal(0, spread, (120, 1))
+        return np.asarray(noise + 2 * generator.standard_normal(60))
+
+    rows = {"hubs": space(0.5), "others": space(0.5), "plain": generator.standard_normal((120, 6))}
+    pairs, how, null = [("hubs", "others"), ("hubs", "plain")], Resampling(Exchange(120), None), NullConfig(seed=3)
+    found = score_rows(name, Activations(rows, {}), pairs, how, null)
+    without = score_rows(name, Activations(rows, {}), pairs, how, NullConfig(n_permutations=0))
+    assert np.isfinite(found.values[:, :, :5]).all()
+    assert np.isnan(without.values[0, :, P]).all()
+    assert np.isfinite(without.values[1, :, P]).all()
+    assert not found.localized
+    measure = MEASURES[name]
+    drawn = [
+        measure(rows["hubs"], rows["others"][how.exchange.permutation(draw, seed=3)])
+        for draw in range(null.n_permutations)
+    ]
+    assert found.values[0, 0, MEAN] == pytest.approx(np.mean(drawn), abs=1e-9)
+
+
+def test_constant_space__is_named_where_its_neighbors_are_looked_at() -> None:
+    generator = np.random.default_rng(0)
+    rows = {"constant": np.ones((40, 3)), "other": generator.standard_normal((40, 3))}
+    for name in ("mutual_knn_10_cosine", "mka_15"):
+        with pytest.raises(DataError) as error:
+            RowChecks(Activations(rows, {})).code(name, "other", "constant")
+        assert (error.value.reason, error.value.space) == ("constant", "constant")
