@@ -262,8 +262,8 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
     return _unless_hubs(MomentArrays(mean, slope * products.deviation, products.skewness), sources, targets, n)
 
 
-# Product of what the `hubness` of two spaces has above 1, over the points, and skewness, from which on few points decide
-# how scores vary.
+# Product of the `hubness` of two spaces, each less 1, over the points; skewness: beyond these few points decide how
+# scores vary.
 _MOST_HUBS, _MOST_SKEWED = 0.02, 1.0
 
 

@@ -86,6 +86,7 @@ class PreparedSpaces:
     number: int = 0
     _prepared: dict[str, Any] = field(default_factory=dict)
     _energies: dict[str, np.ndarray] = field(default_factory=dict)
+    _stacked: tuple[tuple[str, ...], Any] | None = None
 
     def prepared(self, key: str) -> Any:
         """Return one space, prepared."""
@@ -143,6 +144,15 @@ class PreparedSpaces:
             if key not in self._energies:
                 self._energies[key] = row_energies(of_order_one(self.spaces.rows[key]).astype(np.float64))
         return live_on_few_units(self._energies[source], self._energies[target], exchange)
+
+    def with_many(self, sources: tuple[str, ...], target: Any, chosen: Sequence[int]) -> Float[np.ndarray, "chosen 2"]:
+        """Return the values of both directions of some of the sources with a prepared target."""
+        form = self.measure.lists
+        if form is None:
+            return np.array([_both_ways(self.measure, self.prepared(sources[place]), target) for place in chosen])
+        if self._stacked is None or self._stacked[0] != sources:
+            self._stacked = sources, form.stack([self.prepared(source) for source in sources])
+        return form.compare(target, self._stacked[1], np.array(chosen))[:, ::-1]
 
     def both_ways(self, source: str, target: str) -> tuple[float, float]:
         """Return the values of both directions."""
@@ -265,7 +275,7 @@ def by_permutations(
         Which sources are known to live on few points with the target; others are looked at.
     """
     measure, prepared = spaces.measure, spaces.prepared(target)
-    scores = np.array([_both_ways(measure, spaces.prepared(source), prepared) for source in sources])
+    scores = spaces.with_many(tuple(sources), prepared, range(len(sources)))
     chance = np.full((len(sources), null.n_permutations, 2), np.nan)
     is_distance = measure.kind == "distance"
     left = list(range(len(sources)))
@@ -278,8 +288,7 @@ def by_permutations(
         order = resampling.exchange.permutation(draw, seed=null.seed)
         rows = spaces.spaces.rows[target]
         permuted = prepare_rows(measure, rows[order]) if measure.permute is None else measure.permute(prepared, order)
-        for place in left:
-            chance[place, draw] = _both_ways(measure, spaces.prepared(sources[place]), permuted)
+        chance[left, draw] = spaces.with_many(tuple(sources), permuted, left)
         if may_stop and draw + 1 == FEW_DRAWS:
             left = [
                 place
