@@ -36,7 +36,7 @@ KINDS = ("plain", "repeated", "far", "pieces", "shared")
 NAMES = (
     "overlap", "lfm", "cka_linear_debiased_song", "cka_linear", "cka_rbf_half_median", "distance_correlation",
     "rsa_pearson_rdm_pearson", "rsa_pearson_rdm_spearman", "mutual_knn_10_cosine", "jaccard_knn_10_cosine",
-    "gulp_lambda_1",
+    "cknna_10_l2", "rank_similarity_10", "mka_15", "multiscale_distance_correlation_t_2", "gulp_lambda_1",
 )  # fmt: skip
 # Permuted spaces that are scored together.
 _AT_ONCE = 200
