@@ -1,19 +1,17 @@
 """Manifold-approximated kernel alignment: CKA of kernels on nearest neighbors, each point at its own scale (UMAP's)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import ListForm, Measure, Rows, of_order_one
 from lfm_tasks.measures.neighbor_chance import KernelSums, kernel_moments, kernel_sums
-from lfm_tasks.measures.neighbor_loops import shared_products
-from lfm_tasks.measures.neighborhoods import blocks_of_neighbors, nearest_rows, side_by_side
+from lfm_tasks.measures.neighbor_loops import manifold_weights, shared_products
+from lfm_tasks.measures.neighborhoods import nearest_rows
+from lfm_tasks.measures.side_by_side import SideBySide
 
 N_NEIGHBORS = 15
-# Steps in which a scale is found, at most; terms exp(-800) are 0.
-_MOST_STEPS, _NO_TERM = 60, 800
 
 
 @dataclass(frozen=True)
@@ -39,60 +37,16 @@ def manifold_kernel(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> ManifoldKerne
 def kernel_among(rows: Rows, nearest: Int[np.ndarray, "points neighbors"]) -> ManifoldKernel:
     """Return the `manifold_kernel` of rows whose nearest points are known."""
     n_points, unit = len(rows), of_order_one(rows.astype(np.float64))
-    distances = np.empty(nearest.shape)
-    for block in blocks_of_neighbors(nearest, unit.shape[1]):
-        steps = unit[nearest[block]] - unit[block, None]
-        distances[block] = np.sqrt(np.vecdot(steps, steps))
-    beyond = distances - distances.min(axis=1, keepdims=True)
-    weights = np.exp(-beyond / _scales(beyond)[:, None])
+    weights = manifold_weights(unit, nearest, np.log2(nearest.shape[1]))
     indices = np.concatenate([np.arange(n_points)[:, None], nearest], axis=1)
     values = np.concatenate([np.ones((n_points, 1)), weights], axis=1)
     kernel = ManifoldKernel(indices, values, values.sum(axis=1), 0.0)
-    itself = float(_products(kernel, _stacked([kernel]), np.arange(1))[0])
+    itself = float(_products(kernel, SideBySide.of([kernel], 1), np.arange(1))[0])
     return replace(kernel, norm=float(np.sqrt(max(itself, 0.0))))
 
 
-def _scales(beyond: Float[np.ndarray, "points neighbors"]) -> Float[np.ndarray, " points"]:
-    """Return σ of each point with Σ_j exp(−beyond_ij/σ_i) = log₂ k; tiny where no σ is small enough."""
-    k = beyond.shape[1]
-    wanted = np.log2(k)
-    largest = beyond.max(axis=1)
-    # With this σ every term is at least wanted/k; a point whose neighbors are equally far takes any σ.
-    high = np.where(largest > 0, largest / np.log(k / wanted), 1.0) if k > 2 else np.where(largest > 0, largest, 1.0)
-    # The sum is convex in 1/σ, and too large at first: Newton's steps come nearer from one side.
-    inverse = 1 / high
-    most = _NO_TERM / np.where(beyond > 0, beyond, np.inf).min(axis=1, initial=np.inf, where=beyond > 0)
-    for _ in range(_MOST_STEPS):
-        terms = np.exp(-beyond * inverse[:, None])
-        slope = np.vecdot(terms, beyond)
-        step = np.maximum(terms.sum(axis=1) - wanted, 0) / np.where(slope > 0, slope, 1.0)
-        step[slope <= 0] = 0.0
-        reached = np.minimum(inverse + step, np.maximum(most, inverse))
-        if (reached - inverse <= 4 * np.finfo(float).eps * inverse).all():
-            break
-        inverse = reached
-    return np.asarray(1 / inverse)
-
-
-@dataclass(frozen=True)
-class _StackedKernels:
-    """Many kernels, those of one point next to each other."""
-
-    indices: Shaped[np.ndarray, "points spaces neighbors"]
-    values: Float[np.ndarray, "points spaces neighbors"]
-    sums: Float[np.ndarray, "spaces points"]
-    norms: Float[np.ndarray, " spaces"]
-
-
-def _stacked(kernels: Sequence[ManifoldKernel]) -> _StackedKernels:
-    indices, values = (side_by_side([getattr(one, name) for one in kernels]) for name in ("indices", "values"))
-    return _StackedKernels(
-        indices, values, np.stack([one.sums for one in kernels]), np.array([one.norm for one in kernels])
-    )
-
-
 def _products(
-    one: ManifoldKernel, many: _StackedKernels, chosen: Int[np.ndarray, " chosen"]
+    one: ManifoldKernel, many: SideBySide[ManifoldKernel], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, " chosen"]:
     """Return ⟨KH, LH⟩ with H = I − 11ᵀ/n: of each row its mean is taken off."""
     both = shared_products(one.indices, one.values, many.indices, many.values, chosen)
@@ -100,9 +54,9 @@ def _products(
 
 
 def _alignments(
-    one: ManifoldKernel, many: _StackedKernels, chosen: Int[np.ndarray, " chosen"]
+    one: ManifoldKernel, many: SideBySide[ManifoldKernel], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
-    norms = one.norm * many.norms[chosen]
+    norms = one.norm * many.norm[chosen]
     with np.errstate(divide="ignore", invalid="ignore"):
         # Of a kernel whose rows are constant there is no value.
         found = np.where(norms > 0, _products(one, many, chosen) / norms, np.nan)
@@ -110,7 +64,7 @@ def _alignments(
 
 
 def _alignment(source: ManifoldKernel, target: ManifoldKernel) -> float:
-    return float(_alignments(source, _stacked([target]), np.arange(1))[0, 0])
+    return float(_alignments(source, SideBySide.of([target], 1), np.arange(1))[0, 0])
 
 
 def _sums(kernel: ManifoldKernel) -> KernelSums:
@@ -132,7 +86,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         permute=_permuted,
-        lists=ListForm(kernel_among, _stacked, _alignments, _sums, kernel_moments),
+        lists=ListForm(kernel_among, _alignments, _sums, kernel_moments),
         smallest_n=N_NEIGHBORS + 2,
         neighbors=(N_NEIGHBORS, "euclidean"),
         source="Islam, Liu, Sarkar (2025), 'Manifold approximation leads to robust kernel alignment', arXiv:2510.22953",

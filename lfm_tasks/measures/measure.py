@@ -16,6 +16,7 @@ from lfm_tasks.measures.alignments import AlignmentForm
 from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm
 from lfm_tasks.measures.point_sets import centered
+from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.measures.traces import TraceForm
 from lfm_tasks.statistics.exchange_moments import TraceSums
 from lfm_tasks.statistics.permutation_moments import MomentArrays
@@ -46,11 +47,9 @@ class ListForm:
     ----------
     of_neighbors
         Prepares a space as the measure does, of its rows and the nearest points of each, nearest first.
-    stack
-        Puts prepared spaces side by side.
     compare
-        Takes a prepared space, spaces side by side, and the places of some of these; returns the values from the one to
-        each, and back.
+        Takes a prepared space, such spaces side by side, and the places of some of these, rising; returns the values
+        from the one to each, and back.
     sums
         Returns what a prepared space contributes to the moments of chance over all permutations of its points.
     moments
@@ -61,8 +60,7 @@ class ListForm:
     """
 
     of_neighbors: Callable[[Rows, Int[np.ndarray, "points neighbors"]], Any]
-    stack: Callable[[Sequence[Any]], Any]
-    compare: Callable[[Any, Any, Int[np.ndarray, " chosen"]], Float[np.ndarray, "chosen 2"]]
+    compare: Callable[[Any, SideBySide[Any], Int[np.ndarray, " chosen"]], Float[np.ndarray, "chosen 2"]]
     sums: Callable[[Any], Any]
     moments: Callable[[Sequence[Any], Sequence[Any], int], MomentArrays]
     fewest_points: int = 0

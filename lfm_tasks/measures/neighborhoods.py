@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.measures.measure import Invariance, ListForm, Measure, Rows
 from lfm_tasks.measures.neighbor_chance import (
@@ -20,6 +20,7 @@ from lfm_tasks.measures.neighbor_chance import (
     rank_sums,
 )
 from lfm_tasks.measures.neighbor_loops import largest_of_rows, mutual_entries, rank_agreements, shared_sums
+from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import Exchange
 
@@ -120,29 +121,14 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
-    return float(_rank_similarities(source, _stacked_neighborhoods([target]), np.arange(1))[0, 0])
+    return float(_rank_similarities(source, SideBySide.of([target], 1), np.arange(1))[0, 0])
 
 
 def _rank_similarities(
-    one: Neighborhoods, many: Shaped[np.ndarray, "points spaces neighbors"], chosen: Int[np.ndarray, " chosen"]
+    one: Neighborhoods, many: SideBySide[Neighborhoods], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
-    found = rank_agreements(one.indices, many, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
+    found = rank_agreements(one.indices, many.indices, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
     return np.repeat(np.minimum(found, 1.0)[:, None], 2, axis=1)
-
-
-def _stacked_neighborhoods(spaces: Sequence[Neighborhoods]) -> Shaped[np.ndarray, "points spaces neighbors"]:
-    return side_by_side([space.indices for space in spaces])
-
-
-def side_by_side(lists: Sequence[Shaped[np.ndarray, "points neighbors"]]) -> np.ndarray:
-    """Return lists of many spaces, those of one point next to each other, points in the smallest type that has them."""
-    kind = lists[0].dtype
-    if kind.kind == "i":
-        kind = np.dtype(np.uint16 if len(lists[0]) <= 1 << 16 else np.int32)
-    stacked = np.empty((len(lists[0]), len(lists), lists[0].shape[1]), dtype=kind)
-    for place, one in enumerate(lists):
-        stacked[:, place] = one
-    return stacked
 
 
 def _neighbors_only(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) -> Neighborhoods:
@@ -173,24 +159,7 @@ def _weighted_among(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) ->
     for block in blocks_of_neighbors(indices, units.shape[1]):
         products[block] = np.einsum("if,ikf->ik", units[block], units[indices[block]])
     weighted = WeightedNeighborhoods(indices, products, mutual_entries(indices), 0.0)
-    return replace(weighted, with_itself=float(_hsic(weighted, _stacked_weighted([weighted]), np.arange(1))[0, 0]))
-
-
-@dataclass(frozen=True)
-class _StackedWeighted:
-    """Many `WeightedNeighborhoods`, those of one point next to each other."""
-
-    indices: Shaped[np.ndarray, "points spaces neighbors"]
-    products: Float[np.ndarray, "points spaces neighbors"]
-    are_mutual: Bool[np.ndarray, "points spaces neighbors"]
-    with_itself: Float[np.ndarray, " spaces"]
-
-
-def _stacked_weighted(spaces: Sequence[WeightedNeighborhoods]) -> _StackedWeighted:
-    indices, products, are_mutual = (
-        side_by_side([getattr(space, name) for space in spaces]) for name in ("indices", "products", "are_mutual")
-    )
-    return _StackedWeighted(indices, products, are_mutual, np.array([space.with_itself for space in spaces]))
+    return replace(weighted, with_itself=float(_hsic(weighted, SideBySide.of([weighted], 1), np.arange(1))[0, 0]))
 
 
 def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> float:
@@ -199,12 +168,12 @@ def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> floa
 
 
 def _cknna_both_ways(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
-    there, back = _cknna_of_many(source, _stacked_weighted([target]), np.arange(1))[0].tolist()
+    there, back = _cknna_of_many(source, SideBySide.of([target], 1), np.arange(1))[0].tolist()
     return there, back
 
 
 def _cknna_of_many(
-    one: WeightedNeighborhoods, many: _StackedWeighted, chosen: Int[np.ndarray, " chosen"]
+    one: WeightedNeighborhoods, many: SideBySide[WeightedNeighborhoods], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
     scales = np.sqrt(one.with_itself * many.with_itself[chosen]) + 1e-6
     return np.asarray(_hsic(one, many, chosen) / scales[:, None])
@@ -215,7 +184,7 @@ def _cknna_sums(space: WeightedNeighborhoods) -> MaskedSums:
 
 
 def _hsic(
-    one: WeightedNeighborhoods, many: _StackedWeighted, chosen: Int[np.ndarray, " chosen"]
+    one: WeightedNeighborhoods, many: SideBySide[WeightedNeighborhoods], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
     """Return HSIC₁ of both kernels on the pairs that are neighbors in both spaces, and with the two exchanged.
 
@@ -300,9 +269,7 @@ MEASURES = {
         invariances=_ROTATIONS,
         permute=_permuted_weighted,
         compare_both_ways=_cknna_both_ways,
-        lists=ListForm(
-            _weighted_among, _stacked_weighted, _cknna_of_many, _cknna_sums, masked_moments, _FEWEST_OF_CHANCE
-        ),
+        lists=ListForm(_weighted_among, _cknna_of_many, _cknna_sums, masked_moments, _FEWEST_OF_CHANCE),
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         neighbors=(N_NEIGHBORS, "angular"),
@@ -315,9 +282,7 @@ MEASURES = {
         invariances=_ROTATIONS,
         permute=permuted_neighborhoods,
         of_cosine_neighbors=of_graph,
-        lists=ListForm(
-            _neighbors_only, _stacked_neighborhoods, _rank_similarities, _rank_sums, _rank_moments, _FEWEST_OF_CHANCE
-        ),
+        lists=ListForm(_neighbors_only, _rank_similarities, _rank_sums, _rank_moments, _FEWEST_OF_CHANCE),
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         neighbors=(N_NEIGHBORS, "angular"),

@@ -1,13 +1,15 @@
 """Scores of the measures of lists of nearest points: lists made once a space; one space with many in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import ListForm, Measure, of_order_one
 from lfm_tasks.measures.point_sets import point_sets
+from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.point_pair_measures import (
     SpacesOnPoints,
@@ -38,21 +40,24 @@ def score_lists(
     ends = np.array([sorted((place_of[first], place_of[second])) for first, second in pairs])
     lists = [lists_of(spaces, key, sets, measure.neighbors) for key in keys]
     values = np.full((sets.n_sets, len(pairs), 2), np.nan)
+
+    def prepared(points: Int[np.ndarray, " some"], number: int) -> Iterator[Any]:
+        for key, one in zip(keys, lists, strict=True):
+            yield form.of_neighbors(of_order_one(spaces.rows[key][points]), neighbors_in_set(one, points, number))
+
     sums: list[Any] = []
     for number, inside in enumerate(sets.points):
         points = np.sort(sets.order[inside])
         if len(points) < measure.smallest_n:
             continue
-        prepared = [
-            form.of_neighbors(of_order_one(spaces.rows[key][points]), neighbors_in_set(one, points, number))
-            for key, one in zip(keys, lists, strict=True)
-        ]
+        many = SideBySide.of(prepared(points, number), len(keys))
         if number == 0 and knows_chance(measure, exchange):
-            sums = [list_sums(spaces, key, form.sums, one) for key, one in zip(keys, prepared, strict=True)]
-        stacked = form.stack(prepared)
+            of_places = [partial(_sums_of_place, form, many, place) for place in range(len(keys))]
+            sums = [list_sums(spaces, key, of, form.sums) for key, of in zip(keys, of_places, strict=True)]
         for one in np.unique(ends[:, 0]).tolist():
             of_one = np.flatnonzero(ends[:, 0] == one)
-            values[number, of_one] = form.compare(prepared[one], stacked, ends[of_one, 1])
+            others, place_of_pair = np.unique(ends[of_one, 1], return_inverse=True)
+            values[number, of_one] = form.compare(many.space(one), many, others)[place_of_pair]
     moments = _moments(form, sums, ends.tolist(), exchange.n_points) if sums else None
     flat = values.reshape(sets.n_sets, -1)
     least = np.repeat(spaces.least_points(measure, pairs), 2)
@@ -60,6 +65,10 @@ def score_lists(
     is_turned = [place_of[first] > place_of[second] for first, second in pairs]
     statistics[is_turned] = statistics[is_turned][:, ::-1]
     return statistics
+
+
+def _sums_of_place(form: ListForm, many: SideBySide[Any], place: int) -> Any:
+    return form.sums(many.space(place))
 
 
 def _moments(form: ListForm, sums: Sequence[Any], ends: list[list[int]], n_points: int) -> MomentArrays:

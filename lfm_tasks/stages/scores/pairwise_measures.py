@@ -11,6 +11,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.diffusion import LEADING, MOST_WHOLE
 from lfm_tasks.measures.measure import Measure, TraceChance, of_order_one
 from lfm_tasks.measures.neighborhoods import neighbors_among
+from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
@@ -86,7 +87,7 @@ class PreparedSpaces:
     number: int = 0
     _prepared: dict[str, Any] = field(default_factory=dict)
     _energies: dict[str, np.ndarray] = field(default_factory=dict)
-    _stacked: tuple[tuple[str, ...], Any] | None = None
+    _stacked: tuple[tuple[str, ...], SideBySide[Any]] | None = None
 
     def prepared(self, key: str) -> Any:
         """Return one space, prepared."""
@@ -151,7 +152,7 @@ class PreparedSpaces:
         if form is None:
             return np.array([_both_ways(self.measure, self.prepared(sources[place]), target) for place in chosen])
         if self._stacked is None or self._stacked[0] != sources:
-            self._stacked = sources, form.stack([self.prepared(source) for source in sources])
+            self._stacked = sources, SideBySide.of(map(self.prepared, sources), len(sources))
         return form.compare(target, self._stacked[1], np.array(chosen))[:, ::-1]
 
     def both_ways(self, source: str, target: str) -> tuple[float, float]:

@@ -6,6 +6,7 @@ halves from the same pass; chance in closed form.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -370,10 +371,15 @@ def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple
     return kept_for_later(address, lambda: neighbor_lists(of_order_one(rows), sets, known, *neighbors))
 
 
-def list_sums(spaces: SpacesOnPoints, key: str, of_prepared: Callable[..., Any], *prepared: Any) -> Any:
-    """Return the contribution of a space to the moments of a measure of lists, by a function of what is prepared."""
-    address = None if spaces.address is None else (*spaces.address, of_prepared, key)
-    return kept_for_later(address, lambda: of_prepared(*prepared))
+def list_sums(spaces: SpacesOnPoints, key: str, of_space: Callable[[], Any], kind: Hashable) -> Any:
+    """Return the contribution of a space to the moments of a measure of lists; ``kind``: what names such sums."""
+    return kept_for_later(None if spaces.address is None else (*spaces.address, kind, key), of_space)
+
+
+def _count_sums(lists: "NeighborLists", everyone: Int[np.ndarray, " points"], exchange: Exchange) -> Any:
+    from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
+
+    return count_sums(Neighborhoods(neighbors_in_set(lists, everyone, 0)), exchange)
 
 
 def _score_neighbors(
@@ -383,7 +389,7 @@ def _score_neighbors(
     pairs: list[tuple[str, str]],
 ) -> "_Scored":
     """Return the scores of pairs by shared neighbors."""
-    from lfm_tasks.measures.neighbor_pairs import neighbor_shares, neighbors_in_set
+    from lfm_tasks.measures.neighbor_pairs import neighbor_shares
 
     layout, n_points = _layout(pairs), len(points.sets.order)
     kept = [lists_of(spaces, key, points.sets, (N_NEIGHBORS, "angular")) for key in layout.keys]
@@ -393,7 +399,7 @@ def _score_neighbors(
         return _Scored(shares, None, {})
     everyone = np.arange(n_points)
     sums = [
-        list_sums(spaces, key, count_sums, Neighborhoods(neighbors_in_set(lists, everyone, 0)), points.exchange)
+        list_sums(spaces, key, partial(_count_sums, lists, everyone, points.exchange), "counts of neighbors")
         for key, lists in zip(layout.keys, kept, strict=True)
     ]
     of_sources, of_targets = ([sums[place] for place in side] for side in layout.sides)
