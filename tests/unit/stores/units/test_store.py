@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"12","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "640a090c813849746550512b6e3d3cba943f11fc43869c86fb3a78e5279a100f"
+    # printf '{"convention":"13","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "efddba081240ff361e19ff938fdb8423ff308722d9e0c1bd3ec48293e5c2a8eb"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
