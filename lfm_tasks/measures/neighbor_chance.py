@@ -164,7 +164,7 @@ def rank_moments(
 
     As `moments_of_values`, with what that leaves out of two entries of lists at once: where two points list each other
     in both spaces, or list one third point, ranks have to do with each other. NaN where few points are in most of the
-    lists of both spaces.
+    lists of both spaces, or the skewness is above 1.
     """
     counts = moments_of_aligned(
         np.stack([one.counts for one in sources]), np.stack([one.counts for one in targets]), n_points
@@ -241,7 +241,7 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
     in both spaces, S and S' the sums of K and of L over shared entries, and Q the sum of all entries of K L there. The
     moments of P are exact. Q is P, and Σ K_ij L_jl over entries of three points, which has its mean here (that of both
     directions) and no variance; so has S S', taken as the product of means. NaN where few points are in most of the
-    lists of both spaces: Q then varies with P.
+    lists of both spaces (Q then varies with P), or the skewness is above 1.
     """
     n = n_points
     products = moments_of_aligned(
@@ -262,8 +262,8 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
     return _unless_hubs(MomentArrays(mean, slope * products.deviation, products.skewness), sources, targets, n)
 
 
-# Product of the `hubness` of two spaces, each less 1, over the points; skewness: beyond these few points decide how
-# scores vary.
+# Limits beyond which few points, or few pairs of points, decide how scores vary: of the product of the `hubness` of two
+# spaces, each less 1, over the number of points; of the skewness of chance.
 _MOST_HUBS, _MOST_SKEWED = 0.02, 1.0
 
 

@@ -29,7 +29,7 @@ Metric = Literal["angular", "euclidean"]
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling"})
 _BLOCK_ROWS = 1024
 # Points below which what `masked_moments` and `rank_moments` leave out can be seen.
-_FEWEST_OF_CHANCE = 100
+_FEWEST_OF_CHANCE = 200
 # Neighbors beyond which sorting whole rows takes less time than inserting each into a list.
 _MOST_INSERTED = 256
 

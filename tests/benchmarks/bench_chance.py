@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=NAMES)
     chosen = parser.parse_args()
     files = sorted(chosen.folder.glob("*.npy"))[:2]
+    n_least = min(len(np.load(file, mmap_mode="r")) for file in files)
+    if n_least < chosen.points:
+        parser.error(f"got {n_least} rows in {chosen.folder}, expected at least {chosen.points}. Lower --points")
     say("| measure | spaces | points | permutations | mean | beyond q95 | p ≤ .05 | p ≤ .01 | p ≤ .001 |")
     say("|---|---|---|---|---|---|---|---|---|")
     for kind in chosen.kinds:

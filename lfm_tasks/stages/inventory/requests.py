@@ -237,6 +237,14 @@ _CORNERS = (
     "random rotations of the lengths of both spaces' directions, 10 or 400, Pearson III curve (permutations where "
     "groups or strata are given, or both spaces live on few points)"
 )
+_NEIGHBORS = (
+    "moments over all permutations, Pearson III curve (permutations for few points, where groups or strata are given, "
+    "or points are in most lists of neighbors)"
+)
+_POWERS = (
+    "exact moments of all permutations, Pearson III curve (permutations where strata or unlike groups are given, or "
+    "both spaces live on few points)"
+)
 _FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
 
@@ -267,9 +275,14 @@ def known_measures() -> dict[str, MeasureFacts]:
             score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
         )
     for name, measure in MEASURES.items():
-        is_exact = measure.compares_point_pairs or measure.trace is not None or measure.trace_chance is not None
-        is_rotated = measure.cross is not None or measure.alignment is not None
-        by_chance = _EXACT if is_exact else _CORNERS if is_rotated else _DRAWN
+        if measure.lists is not None:
+            by_chance = _NEIGHBORS
+        elif measure.compares_point_pairs or measure.trace is not None:
+            by_chance = _EXACT
+        elif measure.cross is not None or measure.alignment is not None:
+            by_chance = _CORNERS
+        else:
+            by_chance = _DRAWN if measure.trace_chance is None else _POWERS
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
     return known
 

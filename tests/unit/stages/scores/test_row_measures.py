@@ -272,11 +272,11 @@ def test_chance_of_spaces_with_hubs__is_drawn(name: str) -> None:
 
     def space(spread: float) -> np.ndarray:
         # Long rows are near few points, which are near the common mean by direction.
-        noise = generator.standard_normal((120, 60)) * generator.lognormal(0, spread, (120, 1))
+        noise = generator.standard_normal((240, 60)) * generator.lognormal(0, spread, (240, 1))
         return np.asarray(noise + 2 * generator.standard_normal(60))
 
-    rows = {"hubs": space(0.5), "others": space(0.5), "plain": generator.standard_normal((120, 6))}
-    pairs, how, null = [("hubs", "others"), ("hubs", "plain")], Resampling(Exchange(120), None), NullConfig(seed=3)
+    rows = {"hubs": space(0.5), "others": space(0.5), "plain": generator.standard_normal((240, 6))}
+    pairs, how, null = [("hubs", "others"), ("hubs", "plain")], Resampling(Exchange(240), None), NullConfig(seed=3)
     found = score_rows(name, Activations(rows, {}), pairs, how, null)
     without = score_rows(name, Activations(rows, {}), pairs, how, NullConfig(n_permutations=0))
     assert np.isfinite(found.values[:, :, :5]).all()
