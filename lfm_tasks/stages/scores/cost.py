@@ -155,7 +155,7 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     work = total_work(work, _fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
     for name in _unlike([*block.of_rows, *block.of_point_pairs]):
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
-        # Chance of powers of distances is drawn within strata; for groups, which are not distinguished here, it counts so.
+        # Chance of powers of distances is drawn within strata; groups are not distinguished here, and count as these.
         is_closed = not pair.is_grouped and MEASURES[name].trace_chance is not None
         n_permutations = 0 if is_closed else pair.n_permutations
         form = MEASURES[name].lists
