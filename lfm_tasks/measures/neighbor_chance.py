@@ -6,6 +6,7 @@ What two lists share under a permutation is Σ A_ij B_π(i)π(j), A and B the ma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -36,8 +37,9 @@ def matrix_of_lists(indices: _Lists, values: Float[np.ndarray, "points neighbors
     return csr_array((entries, (rows, indices.ravel())), shape=(n_points, n_points), dtype=np.float64)
 
 
-def entry_sums(matrix: csr_array, exchange: Exchange) -> EntrySums:
-    """Return the sums of a directed matrix with an empty diagonal; of points in groups no closed form is known."""
+def count_sums(indices: _Lists, exchange: Exchange) -> EntrySums:
+    """Return the sums from which the moments of numbers of shared neighbors follow; those in groups are not known."""
+    matrix = matrix_of_lists(indices)
     if (strata := exchange.strata) is None:
         return directed_moment_sums(matrix)
     return strata_sums(block_sums(matrix, np.eye(len(exchange.sets))[strata]), strata)
@@ -166,9 +168,7 @@ def rank_moments(
     in both spaces, or list one third point, ranks have to do with each other. NaN where few points are in most of the
     lists of both spaces, or the skewness is above 1.
     """
-    counts = moments_of_aligned(
-        np.stack([one.counts for one in sources]), np.stack([one.counts for one in targets]), n_points
-    )
+    counts = _moments_of("counts", sources, targets, n_points)
     value = value_of_ranks(weights, most, n_points)
     found = moments_of_values(counts, value, n_points)
     n_orders = {"mutual": n_points * (n_points - 1), "together": n_points * (n_points - 1) * (n_points - 2)}
@@ -244,9 +244,7 @@ def masked_moments(sources: Sequence[MaskedSums], targets: Sequence[MaskedSums],
     lists of both spaces (Q then varies with P), or the skewness is above 1.
     """
     n = n_points
-    products = moments_of_aligned(
-        np.stack([one.mutual for one in sources]), np.stack([one.mutual for one in targets]), n
-    )
+    products = _moments_of("mutual", sources, targets, n)
     (total, mutual, onward, itself), (total_of, mutual_of, onward_of, itself_of) = (
         np.array([[one.total, one.mutual_total, one.onward, one.with_itself] for one in side]).T
         for side in (sources, targets)
@@ -272,10 +270,21 @@ def _unless_hubs(
 ) -> MomentArrays:
     first, second = (np.array([one.hubness for one in side]) for side in (sources, targets))
     is_unknown = ((first - 1) * (second - 1) > _MOST_HUBS * n) | (moments.skewness > _MOST_SKEWED)
+    return _where(~is_unknown, moments)
+
+
+def _where(are_known: Bool[np.ndarray, " pairs"], moments: MomentArrays) -> MomentArrays:
+    """Return moments, NaN for pairs of which they are not known."""
     mean, deviation, skewness = (
-        np.where(is_unknown, np.nan, one) for one in (moments.mean, moments.deviation, moments.skewness)
+        np.where(are_known, one, np.nan) for one in (moments.mean, moments.deviation, moments.skewness)
     )
     return MomentArrays(mean, deviation, skewness)
+
+
+def _moments_of(name: str, sources: Sequence[Any], targets: Sequence[Any], n_points: int) -> MomentArrays:
+    """Return the moments of each source with the target beside it, from one of their fields."""
+    first, second = (np.stack([getattr(one, name) for one in side]) for side in (sources, targets))
+    return moments_of_aligned(first, second, n_points)
 
 
 @dataclass(frozen=True)
@@ -309,12 +318,10 @@ def kernel_moments(sources: Sequence[KernelSums], targets: Sequence[KernelSums],
 
     NaN where row sums of both differ (many points that are equally near): their products then differ by permutation.
     """
-    moments = moments_of_aligned(
-        np.stack([one.entries for one in sources]), np.stack([one.entries for one in targets]), n_points
-    )
+    moments = _moments_of("entries", sources, targets, n_points)
     (ones, rows, even), (ones_of, rows_of, even_of) = (
         np.array([[one.one, one.row_sum, one.is_even] for one in side]).T for side in (sources, targets)
     )
     fixed = n_points * ones * ones_of - rows * rows_of
-    fixed[(even + even_of) == 0] = np.nan
-    return MomentArrays(moments.mean + fixed, moments.deviation + 0 * fixed, moments.skewness)
+    found = MomentArrays(moments.mean + fixed, moments.deviation, moments.skewness)
+    return _where((even + even_of) > 0, found)

@@ -9,20 +9,16 @@ from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.measures.measure import Invariance, ListForm, Measure, Rows
 from lfm_tasks.measures.neighbor_chance import (
-    EntrySums,
     MaskedSums,
     RankSums,
-    entry_sums,
     masked_moments,
     masked_sums,
-    matrix_of_lists,
     rank_moments,
     rank_sums,
 )
 from lfm_tasks.measures.neighbor_loops import largest_of_rows, mutual_entries, rank_agreements, shared_sums
 from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.statistics.permutation_moments import MomentArrays
-from lfm_tasks.statistics.resampling import Exchange
 
 N_NEIGHBORS = 10
 Metric = Literal["angular", "euclidean"]
@@ -127,7 +123,7 @@ def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
 def _rank_similarities(
     one: Neighborhoods, many: SideBySide[Neighborhoods], chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen 2"]:
-    found = rank_agreements(one.indices, many.indices, chosen, RANK_WEIGHTS, MOST_AGREEMENT)
+    found = rank_agreements(one.indices, many.indices, chosen, _RANK_WEIGHTS, _MOST_AGREEMENT)
     return np.repeat(np.minimum(found, 1.0)[:, None], 2, axis=1)
 
 
@@ -136,17 +132,12 @@ def _neighbors_only(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) ->
     return Neighborhoods(indices)
 
 
-def count_sums(space: Neighborhoods, exchange: Exchange) -> EntrySums:
-    """Return the sums from which the moments of numbers of shared neighbors follow."""
-    return entry_sums(matrix_of_lists(space.indices), exchange)
-
-
 def _rank_sums(space: Neighborhoods) -> RankSums:
     return rank_sums(space.indices)
 
 
 def _rank_moments(sources: Sequence[RankSums], targets: Sequence[RankSums], n_points: int) -> MomentArrays:
-    return rank_moments(sources, targets, RANK_WEIGHTS, MOST_AGREEMENT, n_points)
+    return rank_moments(sources, targets, _RANK_WEIGHTS, _MOST_AGREEMENT, n_points)
 
 
 def _weighted(rows: Rows) -> WeightedNeighborhoods:
@@ -156,7 +147,7 @@ def _weighted(rows: Rows) -> WeightedNeighborhoods:
 def _weighted_among(rows: Rows, indices: Int[np.ndarray, "points neighbors"]) -> WeightedNeighborhoods:
     units = _unit_rows(rows)
     products = np.empty(indices.shape)
-    for block in blocks_of_neighbors(indices, units.shape[1]):
+    for block in _blocks_of_neighbors(indices, units.shape[1]):
         products[block] = np.einsum("if,ikf->ik", units[block], units[indices[block]])
     weighted = WeightedNeighborhoods(indices, products, mutual_entries(indices), 0.0)
     return replace(weighted, with_itself=float(_hsic(weighted, SideBySide.of([weighted], 1), np.arange(1))[0, 0]))
@@ -210,7 +201,7 @@ def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
     return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
 
 
-def blocks_of_neighbors(indices: Int[np.ndarray, "points neighbors"], n_features: int) -> Iterator[slice]:
+def _blocks_of_neighbors(indices: Int[np.ndarray, "points neighbors"], n_features: int) -> Iterator[slice]:
     """Yield runs of points whose neighbors' features are looked at together: 4 million numbers."""
     n_rows = max(1, (1 << 22) // (indices.shape[1] * n_features))
     yield from (slice(start, start + n_rows) for start in range(0, len(indices), n_rows))
@@ -228,9 +219,9 @@ def _nearest(
 
 
 _PLACES = np.arange(N_NEIGHBORS)
-RANK_WEIGHTS = 2 / ((1 + np.abs(_PLACES[:, None] - _PLACES)) * (_PLACES[:, None] + _PLACES + 2))
+_RANK_WEIGHTS = 2 / ((1 + np.abs(_PLACES[:, None] - _PLACES)) * (_PLACES[:, None] + _PLACES + 2))
 # Of none, one, … shared neighbors: a point that shares none agrees by 0.
-MOST_AGREEMENT = np.concatenate([[1.0], np.cumsum(1 / (1 + _PLACES))])
+_MOST_AGREEMENT = np.concatenate([[1.0], np.cumsum(1 / (1 + _PLACES))])
 _COUNTS = np.arange(N_NEIGHBORS + 1)
 
 MEASURES = {

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import ListForm, Measure, of_order_one
+from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
 from lfm_tasks.measures.point_sets import point_sets
 from lfm_tasks.measures.side_by_side import SideBySide
 from lfm_tasks.stages.inventory.correspondence import Resampling
@@ -28,8 +29,6 @@ def score_lists(
 
     Chance is NaN unless `knows_chance` says that it is known, and for pairs of which moments are not.
     """
-    from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
-
     if measure.neighbors is None:
         raise ValueError("got a measure of lists without the number of its neighbors, expected `Measure.neighbors`")
     exchange = resampling.exchange
@@ -71,9 +70,16 @@ def _sums_of_place(form: ListForm, many: SideBySide[Any], place: int) -> Any:
     return form.sums(many.space(place))
 
 
+# Pairs whose moments are computed together: the sums of both spaces of a pair take some kilobytes.
+_PAIRS_AT_ONCE = 1024
+
+
 def _moments(form: ListForm, sums: Sequence[Any], ends: list[list[int]], n_points: int) -> MomentArrays:
     """Return the moments of each pair, twice, once for each direction."""
-    of_sources, of_targets = ([sums[pair[side]] for pair in ends] for side in (0, 1))
-    found = form.moments(of_sources, of_targets, n_points)
-    mean, deviation, skewness = (np.repeat(one, 2) for one in (found.mean, found.deviation, found.skewness))
+    runs = [ends[start : start + _PAIRS_AT_ONCE] for start in range(0, len(ends), _PAIRS_AT_ONCE)]
+    found = [form.moments([sums[one] for one, _ in run], [sums[other] for _, other in run], n_points) for run in runs]
+    mean, deviation, skewness = (
+        np.repeat(np.concatenate([getattr(of_run, name) for of_run in found]), 2)
+        for name in ("mean", "deviation", "skewness")
+    )
     return MomentArrays(mean, deviation, skewness)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,8 +24,9 @@ from lfm_tasks.measures.matrix_moments import (
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.neighbor_chance import moments_of_values, value_of_counts
-from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, Metric, Neighborhoods, count_sums
+from lfm_tasks.measures.neighbor_chance import EntrySums, count_sums, moments_of_values, value_of_counts
+from lfm_tasks.measures.neighbor_pairs import NeighborLists, neighbor_lists, neighbor_shares, neighbors_in_set
+from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, Metric
 from lfm_tasks.measures.point_matrices import MatrixConstants, MatrixForm, TiledMatrix
 from lfm_tasks.measures.point_sets import PointSets, SpaceRows, constant_sets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
@@ -41,9 +42,6 @@ from lfm_tasks.statistics.permutation_moments import (
 )
 from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
-
-if TYPE_CHECKING:
-    from lfm_tasks.measures.neighbor_pairs import NeighborLists
 
 
 @dataclass(frozen=True)
@@ -360,11 +358,8 @@ def _kept_matrix(address: Hashable | None, form: MatrixForm, rows: SpaceRows, po
     return kept_for_later(address, compute)
 
 
-def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple[int, Metric]) -> "NeighborLists":
+def lists_of(spaces: SpacesOnPoints, key: str, sets: PointSets, neighbors: tuple[int, Metric]) -> NeighborLists:
     """Return the lists of neighbors of a space, by direction or by distance: all measures of so many have the same."""
-    # Its compiled loops take .3 s to import: only for those who need them.
-    from lfm_tasks.measures.neighbor_pairs import neighbor_lists
-
     known = spaces.neighbors.get(key) if neighbors[1] == "angular" else None
     address = None if spaces.address is None else (*spaces.address, "lists of neighbors", *neighbors, key)
     rows = spaces.rows[key]
@@ -376,10 +371,8 @@ def list_sums(spaces: SpacesOnPoints, key: str, of_space: Callable[[], Any], kin
     return kept_for_later(None if spaces.address is None else (*spaces.address, kind, key), of_space)
 
 
-def _count_sums(lists: "NeighborLists", everyone: Int[np.ndarray, " points"], exchange: Exchange) -> Any:
-    from lfm_tasks.measures.neighbor_pairs import neighbors_in_set
-
-    return count_sums(Neighborhoods(neighbors_in_set(lists, everyone, 0)), exchange)
+def _count_sums(lists: NeighborLists, points: "_Points") -> EntrySums:
+    return count_sums(neighbors_in_set(lists, np.arange(len(points.sets.order)), 0), points.exchange)
 
 
 def _score_neighbors(
@@ -389,17 +382,14 @@ def _score_neighbors(
     pairs: list[tuple[str, str]],
 ) -> "_Scored":
     """Return the scores of pairs by shared neighbors."""
-    from lfm_tasks.measures.neighbor_pairs import neighbor_shares
-
     layout, n_points = _layout(pairs), len(points.sets.order)
     kept = [lists_of(spaces, key, points.sets, (N_NEIGHBORS, "angular")) for key in layout.keys]
     sources, targets = ([kept[place] for place in side] for side in layout.sides)
     shares = neighbor_shares(sources, targets, points.sets, value_of_count, layout.wanted)[:, *layout.places]
     if not points.has_moments:
         return _Scored(shares, None, {})
-    everyone = np.arange(n_points)
     sums = [
-        list_sums(spaces, key, partial(_count_sums, lists, everyone, points.exchange), "counts of neighbors")
+        list_sums(spaces, key, partial(_count_sums, lists, points), "counts of neighbors")
         for key, lists in zip(layout.keys, kept, strict=True)
     ]
     of_sources, of_targets = ([sums[place] for place in side] for side in layout.sides)
